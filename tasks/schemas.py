@@ -1,0 +1,268 @@
+"""Every table of the lake: column, dtype, unit, sentinel and layer. The single source; tests pin it.
+
+In memory, events travel as a dict of equally long NumPy arrays keyed by the names of `EVENT_DTYPES` ("event columns"): action and side
+are uint8 ASCII codes, times int64 ns since the epoch UTC, prices int64 in 1e-9. In Parquet, times are timestamp[ns, UTC] and action and
+side one-letter dictionary strings. Names are Databento's, so that the field recognises them.
+
+Nothing that reads or writes belongs here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+# Raised whenever the bytes of any output change for the same input and recipe; it is part of every output's stamp.
+CODE_VERSION = "1"
+
+UNDEF_PRICE = np.iinfo(np.int64).max  # price not set: 2^63-1, as in DBN
+PRICE_SCALE = 1_000_000_000  # price units in one currency unit
+
+# Flags of an event, as in DBN.
+F_LAST = 128  # last record of the event for this instrument: the book may be read
+F_TOB = 64  # a top-of-book record: replaces the whole side, not an order
+F_SNAPSHOT = 32
+F_MBP = 16
+F_BAD_TS_RECV = 8
+F_MAYBE_BAD_BOOK = 4  # unrecoverable gap on the channel
+
+ACTIONS = ("A", "C", "F", "M", "N", "R", "T")  # add, cancel, fill, modify, none, clear, trade
+SIDES = ("A", "B", "N")  # ask, bid, none
+
+# Status of a book row; the smallest code that applies is "valid".
+STATUSES = ("valid", "suspect", "stale", "no_book", "halted")
+VALID, SUSPECT, STALE, NO_BOOK, HALTED = range(5)
+
+# Why a row is not valid. The order is the code.
+REASONS = (
+    "",
+    "no_snapshot",  # no clear or snapshot seen yet
+    "unknown_id",  # cancel or modify of an order never added
+    "over_cancel",  # cancel of more than the order has
+    "duplicate_id",  # add of an order id that rests already
+    "side_change",  # modify that changes the side
+    "maybe_bad_book",  # the feed said that it lost messages
+    "quarantined",  # a bad row of this partition was set aside here
+    "halt",  # trading halted
+    "truth_mismatch",  # the rebuilt book differs from the independent truth beside it
+)
+
+_TS = pa.timestamp("ns", tz="UTC")
+_CHAR = pa.dictionary(pa.int8(), pa.string())
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+
+# name -> NumPy dtype of the in-memory event columns (symbol is constant in a partition and joins on writing)
+EVENT_DTYPES: dict[str, np.dtype] = {
+    "ts_event": np.dtype("i8"),
+    "ts_recv": np.dtype("i8"),
+    "publisher_id": np.dtype("u2"),
+    "instrument_id": np.dtype("u4"),
+    "action": np.dtype("u1"),
+    "side": np.dtype("u1"),
+    "price": np.dtype("i8"),
+    "size": np.dtype("u4"),
+    "order_id": np.dtype("u8"),
+    "flags": np.dtype("u1"),
+    "channel_id": np.dtype("u1"),
+    "ts_in_delta": np.dtype("i4"),
+    "sequence": np.dtype("u4"),
+}
+
+# DBN's 56-byte mbo record, the same in versions 1 to 3.
+MBO_RECORD = np.dtype(
+    [
+        ("length", "u1"), ("rtype", "u1"), ("publisher_id", "<u2"), ("instrument_id", "<u4"), ("ts_event", "<u8"),
+        ("order_id", "<u8"), ("price", "<i8"), ("size", "<u4"), ("flags", "u1"), ("channel_id", "u1"),
+        ("action", "u1"), ("side", "u1"), ("ts_recv", "<u8"), ("ts_in_delta", "<i4"), ("sequence", "<u4"),
+    ]
+)  # fmt: skip
+
+EVENTS = pa.schema(
+    [
+        ("ts_event", _TS),  # venue time
+        ("ts_recv", _TS),  # capture time; equals ts_event where the source has none
+        ("publisher_id", pa.uint16()),
+        ("instrument_id", pa.uint32()),  # unique within a day only
+        ("symbol", _TEXT),
+        ("action", _CHAR),  # one of ACTIONS
+        ("side", _CHAR),  # one of SIDES: resting side for A C M F, aggressor for T
+        ("price", pa.int64()),  # 1e-9, UNDEF_PRICE when not set
+        ("size", pa.uint32()),
+        ("order_id", pa.uint64()),
+        ("flags", pa.uint8()),  # F_* bits
+        ("channel_id", pa.uint8()),
+        ("ts_in_delta", pa.int32()),  # ns, send to receive
+        ("sequence", pa.uint32()),
+    ]
+)
+
+_BOOK_HEAD = [
+    ("ts_event", _TS),  # event rows: venue time of the last record; grid rows: the grid time T
+    ("ts_recv", _TS),  # event rows: capture time of that record; grid rows: T
+    ("as_of", _TS),  # clock time of the last complete event in the book, never after the row's own time
+    ("age_ns", pa.int64()),  # grid rows: T - as_of; event rows: 0; -1 when no event was complete yet
+    ("publisher_id", pa.uint16()),
+    ("instrument_id", pa.uint32()),
+    ("symbol", _TEXT),
+    ("sequence", pa.uint32()),
+    ("status", _CHAR),  # one of STATUSES
+    ("reason", _CHAR),  # one of REASONS
+]
+
+
+def level_fields(depth: int) -> list[tuple[str, pa.DataType]]:
+    """Column names and types of `depth` book levels in Databento's order: bid_px_00, ask_px_00, bid_sz_00, ask_sz_00, bid_ct_00, ask_ct_00, ...
+
+    px: int64 1e-9, UNDEF_PRICE where the level is empty; sz: int64 shares or contracts, 0 where empty; ct: uint32 orders, 0 where empty.
+    """
+    return [
+        (f"{side}_{kind}_{level:02d}", dtype)
+        for level in range(depth)
+        for kind, dtype in (("px", pa.int64()), ("sz", pa.int64()), ("ct", pa.uint32()))
+        for side in ("bid", "ask")
+    ]
+
+
+def books_schema(depth: int) -> pa.Schema:
+    """Schema of an mbp-`depth` layer (event ends or grid); bbo is `books_schema(1)`."""
+    return pa.schema(_BOOK_HEAD + level_fields(depth))
+
+
+BBO = books_schema(1)
+
+TRADES = pa.schema(
+    [
+        ("ts_event", _TS),
+        ("ts_recv", _TS),
+        ("publisher_id", pa.uint16()),
+        ("instrument_id", pa.uint32()),
+        ("symbol", _TEXT),
+        ("price", pa.int64()),  # 1e-9
+        ("size", pa.uint32()),
+        ("side", _CHAR),  # aggressor: B bought, A sold, N not known
+        ("side_method", _CHAR),  # feed, quote, tick, none
+        ("order_id", pa.uint64()),
+        ("flags", pa.uint8()),
+        ("sequence", pa.uint32()),
+        ("bid_px_00", pa.int64()),  # touch before the trade's event, UNDEF_PRICE when none
+        ("ask_px_00", pa.int64()),
+        ("bid_sz_00", pa.int64()),
+        ("ask_sz_00", pa.int64()),
+        ("status", _CHAR),
+        ("reason", _CHAR),
+    ]
+)
+SIDE_METHODS = ("none", "feed", "quote", "tick")
+
+BARS = pa.schema(
+    [
+        ("ts_event", _TS),  # time bars: inclusive start; others: time of the first trade
+        ("ts_close", _TS),  # time bars: exclusive end; others: time of the last trade
+        ("publisher_id", pa.uint16()),
+        ("instrument_id", pa.uint32()),
+        ("symbol", _TEXT),
+        ("open", pa.int64()),  # 1e-9
+        ("high", pa.int64()),
+        ("low", pa.int64()),
+        ("close", pa.int64()),
+        ("volume", pa.int64()),  # traded size
+        ("vwap", pa.int64()),  # 1e-9, rounded to nearest
+        ("trades", pa.int64()),  # count
+        ("buy_volume", pa.int64()),  # size bought by the aggressor
+        ("sell_volume", pa.int64()),
+        ("valid_share", pa.float64()),  # share of the bar's trades printed while the book was valid, 0..1
+        ("status", _CHAR),  # worst status of its trades
+    ]
+)
+
+FEATURES = pa.schema(
+    [
+        ("ts_event", _TS),  # the grid time T
+        ("as_of", _TS),
+        ("age_ns", pa.int64()),
+        ("publisher_id", pa.uint16()),
+        ("instrument_id", pa.uint32()),
+        ("symbol", _TEXT),
+        ("status", _CHAR),
+        ("reason", _CHAR),
+        ("spread", pa.int64()),  # 1e-9; UNDEF_PRICE when a side is empty
+        ("mid", pa.float64()),  # price units of 1.0; null when a side is empty
+        ("microprice", pa.float64()),  # price units of 1.0: touch weighted by the opposite size
+        ("imbalance_1", pa.float64()),  # (bid - ask) / (bid + ask) at the touch, -1..1
+        ("imbalance_n", pa.float64()),  # the same over all levels of the grid's depth
+        ("ofi", pa.int64()),  # order-flow imbalance over (T - interval, T], Cont, Kukanov, Stoikov (2014), eq. 2-4; size
+        ("realised_vol", pa.float64()),  # sqrt of the sum of squared log mid returns over (T - interval, T]
+        ("trades", pa.int64()),  # prints in (T - interval, T]
+        ("volume", pa.int64()),  # size in (T - interval, T]
+        ("signed_volume", pa.int64()),  # bought - sold by the aggressor in (T - interval, T]
+        ("last_side", _CHAR),  # aggressor of the last trade at or before T
+        ("last_side_method", _CHAR),
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        ("stage", pa.string()),  # decode, or the gate that set it aside
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("source", pa.string()),  # file name as scanned
+        ("fingerprint", pa.string()),
+        ("byte_offset", pa.int64()),  # in the decompressed stream; -1 when the format has none (Parquet)
+        ("source_row", pa.int64()),  # 0-based data row in the source
+        ("event_row", pa.int64()),  # row of the events file before which it stood; -1 when its partition is not known
+        ("symbol", pa.string()),
+        ("raw", pa.binary()),  # the bytes as they stood (a CSV line, a DBN record, a Parquet row as JSON)
+    ]
+)
+
+# One row per source and partition of a decode (layer "sources"); its presence says that the decode of that source is complete.
+SOURCES = pa.schema(
+    [
+        ("source", pa.string()),
+        ("fingerprint", pa.string()),
+        ("format", pa.string()),
+        ("dataset", pa.string()),
+        ("date", pa.string()),  # YYYY-MM-DD; "" on the row that carries what belongs to no partition
+        ("symbol", pa.string()),
+        ("publisher_id", pa.uint16()),
+        ("instrument_id", pa.uint32()),
+        ("path", pa.string()),  # events file relative to the lake; "" when no row of it was kept
+        ("rows_in", pa.int64()),
+        ("rows_out", pa.int64()),
+        ("rows_filtered", pa.int64()),
+        ("rows_quarantined", pa.int64()),
+        ("first_ts", _TS),  # ts_recv of the first and last kept row
+        ("last_ts", _TS),
+    ]
+)
+
+# One row per partition and stage: rows_in = rows_out + rows_filtered + rows_quarantined holds in each (rows_in of
+# reconstruct counts events; what its outputs hold is in `counts`).
+LEDGER = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("date", pa.string()),
+        ("symbol", pa.string()),
+        ("publisher_id", pa.uint16()),
+        ("instrument_id", pa.uint32()),
+        ("stage", pa.string()),  # decode, reconstruct, aggregate, gate:<table>
+        ("rows_in", pa.int64()),
+        ("rows_out", pa.int64()),
+        ("rows_filtered", pa.int64()),
+        ("rows_quarantined", pa.int64()),
+        ("status", pa.string()),  # ok, warn, blocked
+        ("counts", pa.string()),  # JSON object of counters, e.g. anomalies, crossed event ends, rows per output
+    ]
+)
+
+
+def char_codes(values: tuple[str, ...]) -> np.ndarray:
+    """uint8[len(values)] ASCII codes of one-letter values."""
+    return np.frombuffer("".join(values).encode("ascii"), np.uint8).copy()
+
+
+def char_index(values: tuple[str, ...]) -> np.ndarray:
+    """int8[256]: ASCII code -> position in `values`, -1 for any other code."""
+    table = np.full(256, -1, np.int8)
+    table[char_codes(values)] = np.arange(len(values), dtype=np.int8)
+    return table

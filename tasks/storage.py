@@ -1,0 +1,210 @@
+"""How bytes reach the disk: written beside, synced, renamed; nothing with a final name is ever partial. The only module that decides it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.errors import StorageError
+from tasks.partitions import Stamp
+
+# Fixed, so that the bytes of a file do not depend on batch sizes, which follow the machine's memory.
+ROW_GROUP_ROWS = 131_072
+PARTIAL = ".partial"
+
+_REMEDY = {
+    errno.ENOSPC: "The disk is full: free space or choose another --lake; finished partitions are kept, start again to resume",
+    errno.EDQUOT: "The disk quota is used up: free space or choose another --lake; start again to resume",
+    errno.EROFS: "The file system is read-only: choose another --lake or remount it",
+    errno.EACCES: "No permission to write there: choose another --lake or change the permissions",
+    errno.EPERM: "Writing there is not permitted: choose another --lake or change the permissions",
+    errno.ENOTDIR: "A part of that path is a file: choose another --lake",
+    errno.EMFILE: "Too many open files: raise `ulimit -n`",
+}
+_TRANSIENT = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE}
+
+
+def storage_error(path: Path, fault: OSError) -> StorageError:
+    """`fault` as a StorageError that names the path and the remedy."""
+    remedy = _REMEDY.get(fault.errno or 0, "Check the disk and start again; finished partitions are kept")
+    return StorageError(f"Cannot write {path}: {fault.strerror or fault}. {remedy}.", transient=fault.errno in _TRANSIENT)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; on success it is synced and renamed to `path`, on any failure removed.
+
+    Raises StorageError for faults of the disk.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as fault:
+        temporary.unlink(missing_ok=True)
+        raise storage_error(path, fault) from fault
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that appears under `path` only when the block ends well."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        yield file
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class ParquetSink:
+    """One Parquet file, written in row groups of fixed size, named only by `commit`.
+
+    Footer entries are given at commit, when the counts are known. `encodings` maps a column to a Parquet encoding
+    (BYTE_STREAM_SPLIT, DELTA_BINARY_PACKED, PLAIN) used instead of a dictionary. Use as a context manager: leaving without commit aborts.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        *,
+        dictionary: list[str] | None = None,
+        encodings: dict[str, str] | None = None,
+        row_group_rows: int = ROW_GROUP_ROWS,
+    ) -> None:
+        self.path, self.schema, self.rows, self._row_group_rows = path, schema, 0, row_group_rows
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}")
+        if dictionary is None:
+            dictionary = [f.name for f in schema if pa.types.is_dictionary(f.type) or pa.types.is_string(f.type)]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(
+                self._temporary, schema, compression="zstd", compression_level=1, use_dictionary=dictionary, column_encoding=encodings,
+                write_page_index=False, store_schema=True,
+            )  # fmt: skip
+        except OSError as fault:
+            self._temporary.unlink(missing_ok=True)
+            raise storage_error(path, fault) from fault
+
+    def write(self, table: pa.Table | pa.RecordBatch) -> None:
+        """Append rows; whole row groups go to the disk, the rest waits."""
+        if isinstance(table, pa.RecordBatch):
+            table = pa.Table.from_batches([table])
+        if table.num_rows == 0:
+            return
+        self.rows += table.num_rows
+        self._pending.append(table)
+        self._pending_rows += table.num_rows
+        while self._pending_rows >= self._row_group_rows:
+            joined = pa.concat_tables(self._pending) if len(self._pending) > 1 else self._pending[0]
+            self._flush(joined.slice(0, self._row_group_rows))
+            rest = joined.slice(self._row_group_rows)
+            self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
+
+    def _flush(self, group: pa.Table) -> None:
+        try:
+            # Chunk borders follow the caller's batches and show in the pages; one chunk per group keeps the bytes independent of them.
+            self._writer.write_table(group.unify_dictionaries().combine_chunks(), row_group_size=self._row_group_rows)
+        except OSError as fault:
+            raise storage_error(self.path, fault) from fault
+
+    def commit(self, stamp: Stamp, facts: dict[str, Any] | None = None) -> None:
+        """Close, sync and rename. `facts` (JSON-able, deterministic) go into the footer under bookmill.facts."""
+        if self._pending:
+            self._flush(pa.concat_tables(self._pending))
+            self._pending, self._pending_rows = [], 0
+        footer = {**stamp.footer(), "bookmill.rows": str(self.rows), "bookmill.facts": json.dumps(facts or {}, sort_keys=True)}
+        try:
+            self._writer.add_key_value_metadata(footer)
+            self._writer.close()
+            _sync(self._temporary)
+            os.replace(self._temporary, self.path)
+            _sync(self.path.parent)
+        except OSError as fault:
+            self.abort()
+            raise storage_error(self.path, fault) from fault
+
+    def abort(self) -> None:
+        """Drop what was written; harmless after a commit."""
+        try:
+            self._writer.close()
+        except (OSError, pa.ArrowException):
+            pass
+        self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> ParquetSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
+
+
+def write_table(path: Path, table: pa.Table, stamp: Stamp, facts: dict[str, Any] | None = None) -> None:
+    """A whole small table as one Parquet file with stamp and facts in its footer."""
+    with ParquetSink(path, table.schema) as sink:
+        sink.write(table)
+        sink.commit(stamp, facts)
+
+
+def read_footer(path: Path) -> dict[str, str] | None:
+    """The bookmill entries of a Parquet footer, or None when the file is absent or not readable as Parquet."""
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+    except (OSError, pa.ArrowException):
+        return None
+    return {k.decode(): v.decode() for k, v in metadata.items() if k.startswith(b"bookmill.")}
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts that `commit` was given; empty when there are none."""
+    footer = read_footer(path) or {}
+    return json.loads(footer.get("bookmill.facts", "{}"))
+
+
+def is_done(path: Path, stamp: Stamp) -> bool:
+    """Whether `path` exists and was made from exactly `stamp`."""
+    footer = read_footer(path)
+    return footer is not None and all(footer.get(k) == v for k, v in stamp.footer().items())
+
+
+def remove_partials(root: Path) -> list[Path]:
+    """Delete what writers of this machine that no longer live left behind; returns what was deleted."""
+    removed = []
+    for path in root.rglob(f".*{PARTIAL}"):
+        owner = path.name.removesuffix(PARTIAL).rsplit(".", 1)[-1].split("-")[0]
+        if owner.isdigit() and _alive(int(owner)):
+            continue
+        path.unlink(missing_ok=True)
+        removed.append(path)
+    return removed
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
