@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -147,10 +147,8 @@ class ParquetSink:
 
     def abort(self) -> None:
         """Drop what was written; harmless after a commit."""
-        try:
+        with suppress(OSError, pa.ArrowException):
             self._writer.close()
-        except (OSError, pa.ArrowException):
-            pass
         self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> ParquetSink:
