@@ -1,0 +1,114 @@
+"""`OrderBook`: owns the arrays of one order-by-order book, gives them room, and maps prices to ranks. Rules live in book_kernels.py."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.reconstruction.book_kernels import (
+    ANOMALY,
+    BEST,
+    COUNTERS,
+    DIRTY,
+    FLOOR,
+    FREE,
+    LEVEL,
+    LIVE,
+    ORDER,
+    REASON,
+    STATE_SIZE,
+    STATUS,
+    USED,
+    Book,
+    dump_orders,
+    fill_slots,
+)
+from tasks.reconstruction.ladder_kernels import fill_ranks, to_ranks
+from tasks.schemas import NO_BOOK, REASONS, VALID
+
+# Slots per order of the pool. Hash load is the biggest lever of the replay: under 1/8 beats 1/2 by a half (measured).
+SLOTS_PER_ORDER = 8
+FIRST_ORDERS = 16_384
+
+
+class OrderBook:
+    """One book for one (instrument, publisher). `arrays` is the kernels' namedtuple; it is replaced when something grows."""
+
+    def __init__(self, *, starts_empty: bool = False) -> None:
+        state = np.zeros(STATE_SIZE, np.int64)
+        state[BEST : BEST + 2] = -1
+        state[FREE] = -1
+        state[DIRTY : DIRTY + 2] = 1
+        state[FLOOR : FLOOR + 2] = -1
+        state[ANOMALY] = -1
+        state[STATUS], state[REASON] = (VALID, 0) if starts_empty else (NO_BOOK, REASONS.index("no_snapshot"))
+        self._ranks = np.zeros((64, 2), np.int64)
+        self.arrays = Book(
+            table=np.zeros((FIRST_ORDERS * SLOTS_PER_ORDER, 2), np.uint64),
+            orders=np.zeros(FIRST_ORDERS, ORDER),
+            levels=np.zeros(0, LEVEL),
+            prices=np.zeros(0, np.int64),
+            state=state,
+            counters=np.zeros(len(COUNTERS), np.int64),
+        )
+
+    def ranks(self, price: np.ndarray, out: np.ndarray) -> None:
+        """Write the rank of each price int64[n] to out int32[n] (-1 undefined), making room for prices not met before."""
+        if to_ranks(self._ranks, price, out):
+            new = np.unique(price[out == -2])
+            self._widen(np.union1d(self.arrays.prices, new))
+            to_ranks(self._ranks, price, out)
+
+    def _widen(self, prices: np.ndarray) -> None:
+        """Take `prices` (ascending, containing all known ones) as the ladder; every level and order moves to its new index."""
+        old, width, new_width = self.arrays, len(self.arrays.prices), len(prices)
+        ranks = np.searchsorted(prices, old.prices).astype(np.int32)
+        # index -> new index per side; the ask side is mirrored
+        moves = np.stack([ranks, (new_width - 1 - ranks)[::-1]]) if width else np.zeros((2, 0), np.int32)
+        levels = np.zeros(2 * new_width, LEVEL)
+        for side in range(2):
+            levels[side * new_width + moves[side]] = old.levels[side * width : (side + 1) * width]
+            best = old.state[BEST + side]
+            old.state[BEST + side] = moves[side][best] if best >= 0 else -1
+        used = int(old.state[USED])
+        if used and width:
+            pool = old.orders[:used]
+            # unused places of the pool may hold an old level of any side: bound them, they are overwritten when taken
+            index = np.minimum(pool["level"], width - 1)
+            pool["level"] = moves[pool["side"] & 1, index]
+        old.state[DIRTY : DIRTY + 2] = 1
+        old.state[FLOOR : FLOOR + 2] = -1
+        slots = 64
+        while slots < 4 * new_width:
+            slots *= 2
+        self._ranks = np.zeros((slots, 2), np.int64)
+        fill_ranks(self._ranks, prices)
+        self.arrays = old._replace(levels=levels, prices=prices)
+
+    def grow_pool(self) -> None:
+        """Double the room for orders and rehash."""
+        old = self.arrays
+        orders = np.zeros(2 * len(old.orders), ORDER)
+        orders[: len(old.orders)] = old.orders
+        table = np.zeros((2 * len(old.table), 2), np.uint64)
+        taken = old.table[old.table[:, 1] != 0]
+        self.arrays = old._replace(orders=orders, table=table)
+        fill_slots(table, taken)
+
+    def counters(self) -> dict[str, int]:
+        """Counts by name, see book_kernels.COUNTERS."""
+        return dict(zip(COUNTERS, self.arrays.counters.tolist(), strict=True))
+
+    def resting_orders(self) -> dict[str, np.ndarray]:
+        """side uint8, price int64, order_id uint64, size int64 of all resting orders, best level first, in priority order."""
+        n, width = int(self.arrays.state[LIVE]), len(self.arrays.prices)
+        out = {"side": np.zeros(n, np.uint8), "price": np.zeros(n, np.int64), "order_id": np.zeros(n, np.uint64), "size": np.zeros(n, np.int64)}
+        dump_orders(self.arrays, width, out["side"], out["price"], out["order_id"], out["size"])
+        return out
+
+    def levels(self, side: int) -> list[tuple[int, int, int]]:
+        """(price, size, orders) of all levels of a side (0 bid, 1 ask), best first."""
+        width = len(self.arrays.prices)
+        rows = self.arrays.levels[side * width : (side + 1) * width]
+        index = np.nonzero(rows["count"])[0][::-1]
+        prices = self.arrays.prices[index if side == 0 else width - 1 - index]
+        return list(zip(prices.tolist(), rows["size"][index].tolist(), rows["count"][index].tolist(), strict=True))

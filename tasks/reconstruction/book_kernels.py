@@ -1,0 +1,424 @@
+"""One order-by-order book: arrays in, arrays changed in place. The rules: README, "Rules of the book".
+
+Layout. Prices are ranks: position of the price among the distinct prices met so far (`ladder.py` keeps the table). The ask side is mirrored
+(index = width - 1 - rank), so that on both sides the best level is the one with the largest index and one code serves both.
+Orders hash into 16-byte slots (id, reference + 1), multiplicative hash, linear probing, backward-shift delete; load is kept under 1/8 by
+`book.py`. Orders of a level form a doubly linked list in priority order. Twin: tests/oracles/naive_book.py
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numpy as np
+from numba import njit
+
+from tasks.schemas import F_LAST, F_MAYBE_BAD_BOOK, F_SNAPSHOT, F_TOB, NO_BOOK, SUSPECT, UNDEF_PRICE, VALID
+
+ORDER = np.dtype([("id", "u8"), ("size", "i8"), ("level", "i4"), ("side", "i4"), ("prev", "i4"), ("next", "i4")])
+LEVEL = np.dtype([("size", "i8"), ("count", "i4"), ("head", "i4"), ("tail", "i4"), ("pad", "i4")])
+
+BID, ASK = 0, 1
+
+# state int64[STATE_SIZE]
+BEST = 0  # 0, 1: index of the best level of each side, -1 when empty
+FREE = 2  # head of the list of unused orders, -1 none
+USED = 3  # orders ever taken from the pool
+LIVE = 4  # resting orders
+STATUS = 5
+REASON = 6
+IN_SNAPSHOT = 7  # 1 while the previous record carried F_SNAPSHOT
+DIRTY = 8  # 8, 9: 1 when the cached top levels of that side must be read again
+FLOOR = 10  # 10, 11: lowest index among the cached top levels, -1 when there are fewer than depth
+LEVELS = 12  # 12, 13: levels of each side
+INCOMPLETE = 15  # 1 while a snapshot has started and no LAST was seen since
+ANOMALY = 14  # last anomaly (a counter index) for the error of on_book_error="fail", -1 none
+STATE_SIZE = 16
+
+# counters int64[len(COUNTERS)]
+COUNTERS = (
+    "add", "cancel", "fill", "modify", "none", "clear", "trade",
+    "event_ends", "crossed", "locked",
+    "unknown_cancel", "unknown_modify", "over_cancel", "duplicate_add", "side_change",
+    "snapshots", "implicit_clears", "top_of_book", "maybe_bad_book", "quarantined_before",
+)  # fmt: skip
+C_ADD, C_CANCEL, C_FILL, C_MODIFY, C_NONE, C_CLEAR, C_TRADE = range(7)
+C_EVENT_ENDS, C_CROSSED, C_LOCKED = 7, 8, 9
+C_UNKNOWN_CANCEL, C_UNKNOWN_MODIFY, C_OVER_CANCEL, C_DUPLICATE_ADD, C_SIDE_CHANGE = 10, 11, 12, 13, 14
+C_SNAPSHOTS, C_IMPLICIT_CLEARS, C_TOP_OF_BOOK, C_MAYBE_BAD, C_QUARANTINED = 15, 16, 17, 18, 19
+
+# reasons, positions in tasks.schemas.REASONS
+R_NO_SNAPSHOT, R_UNKNOWN_ID, R_OVER_CANCEL, R_DUPLICATE_ID, R_SIDE_CHANGE, R_MAYBE_BAD, R_QUARANTINED = 1, 2, 3, 4, 5, 6, 7
+
+A_ADD, A_CANCEL, A_FILL, A_MODIFY, A_CLEAR, A_TRADE = (ord(c) for c in "ACFMRT")
+S_ASK, S_BID = ord("A"), ord("B")
+
+# table uint64[slots, 2]; orders ORDER[pool]; levels LEVEL[2 * width]; prices int64[width] ascending; state, counters int64
+Book = namedtuple("Book", "table orders levels prices state counters")
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+@njit(nogil=True, cache=True)
+def find(table, order_id, shift):
+    """Slot of an order, or -1. shift = 64 - log2(slots)."""
+    mask = table.shape[0] - 1
+    slot = np.int64((order_id * _MULTIPLIER) >> shift)
+    while table[slot, 1] != 0:
+        if table[slot, 0] == order_id:
+            return slot
+        slot = (slot + 1) & mask
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def insert(table, order_id, reference, shift):
+    """Put an id that is not there."""
+    mask = table.shape[0] - 1
+    slot = np.int64((order_id * _MULTIPLIER) >> shift)
+    while table[slot, 1] != 0:
+        slot = (slot + 1) & mask
+    table[slot, 0] = order_id
+    table[slot, 1] = np.uint64(reference + 1)
+
+
+@njit(nogil=True, cache=True)
+def erase(table, slot, shift):
+    """Empty a slot and move later entries of its run back, so that no tombstones build up."""
+    mask = table.shape[0] - 1
+    hole = slot
+    probe = slot
+    while True:
+        probe = (probe + 1) & mask
+        if table[probe, 1] == 0:
+            break
+        home = np.int64((table[probe, 0] * _MULTIPLIER) >> shift)
+        if ((probe - home) & mask) >= ((probe - hole) & mask):
+            table[hole, 0] = table[probe, 0]
+            table[hole, 1] = table[probe, 1]
+            hole = probe
+    table[hole, 1] = np.uint64(0)
+
+
+@njit(nogil=True, cache=True)
+def _touched(state, side, level):
+    """Note a change at `level`: the cached top levels of the side are stale when it reaches into them."""
+    if level >= state[FLOOR + side]:
+        state[DIRTY + side] = 1
+
+
+@njit(nogil=True, cache=True)
+def _lower_best(levels, width, state, side):
+    """Move the best index down to the next level that is not empty."""
+    best = state[BEST + side]
+    base = side * width
+    while best >= 0 and levels[base + best]["count"] == 0:
+        best -= 1
+    state[BEST + side] = best
+
+
+@njit(nogil=True, cache=True)
+def link(book, width, reference):
+    """Append an order (its level, side and size are set) to the tail of its level."""
+    order = book.orders[reference]
+    side = order["side"]
+    index = order["level"]
+    level = book.levels[side * width + index]
+    tail = level["tail"] if level["count"] > 0 else -1
+    order["prev"] = tail
+    order["next"] = -1
+    if tail >= 0:
+        book.orders[tail]["next"] = reference
+    else:
+        level["head"] = reference
+    level["tail"] = reference
+    if level["count"] == 0:
+        level["size"] = 0
+        book.state[LEVELS + side] += 1
+    level["count"] += 1
+    level["size"] += order["size"]
+    if index > book.state[BEST + side]:
+        book.state[BEST + side] = index
+    _touched(book.state, side, index)
+
+
+@njit(nogil=True, cache=True)
+def unlink(book, width, reference):
+    """Take an order out of its level."""
+    order = book.orders[reference]
+    side = order["side"]
+    index = order["level"]
+    level = book.levels[side * width + index]
+    before = order["prev"]
+    after = order["next"]
+    if before >= 0:
+        book.orders[before]["next"] = after
+    else:
+        level["head"] = after
+    if after >= 0:
+        book.orders[after]["prev"] = before
+    else:
+        level["tail"] = before
+    level["count"] -= 1
+    level["size"] -= order["size"]
+    _touched(book.state, side, index)
+    if level["count"] == 0:
+        level["size"] = 0
+        book.state[LEVELS + side] -= 1
+        if index == book.state[BEST + side]:
+            _lower_best(book.levels, width, book.state, side)
+
+
+@njit(nogil=True, cache=True)
+def add(book, width, shift, order_id, side, level, size):
+    """A new order at the tail of its level. The caller made sure that the pool has room and the id is not there."""
+    state = book.state
+    reference = state[FREE]
+    if reference >= 0:
+        state[FREE] = book.orders[reference]["next"]
+    else:
+        reference = state[USED]
+        state[USED] += 1
+    order = book.orders[reference]
+    order["id"] = order_id
+    order["size"] = size
+    order["level"] = level
+    order["side"] = side
+    link(book, width, reference)
+    insert(book.table, order_id, reference, shift)
+    state[LIVE] += 1
+
+
+@njit(nogil=True, cache=True)
+def remove(book, width, shift, slot, reference):
+    """Take an order out of the book and give its place back."""
+    unlink(book, width, reference)
+    erase(book.table, slot, shift)
+    book.orders[reference]["next"] = book.state[FREE]
+    book.state[FREE] = reference
+    book.state[LIVE] -= 1
+
+
+@njit(nogil=True, cache=True)
+def clear(book):
+    """Empty the book; status and counters stay."""
+    book.table[:, 1] = 0
+    for i in range(book.levels.shape[0]):
+        book.levels[i]["count"] = 0
+        book.levels[i]["size"] = 0
+    state = book.state
+    state[BEST] = -1
+    state[BEST + 1] = -1
+    state[FREE] = -1
+    state[USED] = 0
+    state[LIVE] = 0
+    state[LEVELS] = 0
+    state[LEVELS + 1] = 0
+    state[DIRTY] = 1
+    state[DIRTY + 1] = 1
+
+
+@njit(nogil=True, cache=True)
+def replace_side(book, width, shift, side, level, size):
+    """A top-of-book record: the side becomes this one level (level -1: empty). It is no order; its count is 1."""
+    state = book.state
+    base = side * width
+    for index in range(width):
+        row = book.levels[base + index]
+        if row["count"] == 0:
+            continue
+        reference = row["head"]
+        while reference >= 0:
+            after = book.orders[reference]["next"]
+            erase(book.table, find(book.table, book.orders[reference]["id"], shift), shift)
+            book.orders[reference]["next"] = state[FREE]
+            state[FREE] = reference
+            state[LIVE] -= 1
+            reference = after
+        row["count"] = 0
+        row["size"] = 0
+    state[LEVELS + side] = 0
+    state[BEST + side] = level
+    state[DIRTY + side] = 1
+    if level >= 0:
+        row = book.levels[base + level]
+        row["count"] = 1
+        row["size"] = size
+        row["head"] = -1
+        row["tail"] = -1
+        state[LEVELS + side] = 1
+
+
+@njit(nogil=True, cache=True)
+def _doubt(book, counter, reason):
+    """Count an anomaly; a valid book becomes suspect for the first reason and stays so until a clear or a whole snapshot."""
+    book.counters[counter] += 1
+    if book.state[STATUS] == VALID:
+        book.state[STATUS] = SUSPECT
+        book.state[REASON] = reason
+        book.state[ANOMALY] = counter
+
+
+@njit(nogil=True, cache=True)
+def _reset(book, incomplete):
+    """Empty the book: at once valid after a plain clear, without a book until a snapshot that starts here is complete."""
+    clear(book)
+    book.state[STATUS] = NO_BOOK if incomplete else VALID
+    book.state[REASON] = R_NO_SNAPSHOT if incomplete else 0
+    book.state[INCOMPLETE] = 1 if incomplete else 0
+
+
+@njit(nogil=True, cache=True)
+def apply_record(book, width, shift, action, side_code, rank, size, order_id, flags):
+    """Apply one record by the rules of the book; counts it under its action and under any anomaly.
+
+    rank: of the price, -1 when undefined; size int64. The pool must have one free order. Returns nothing; status and reason are in state.
+    """
+    state = book.state
+    counters = book.counters
+    if flags & F_SNAPSHOT:
+        if state[IN_SNAPSHOT] == 0:
+            counters[C_SNAPSHOTS] += 1
+            if action != A_CLEAR:
+                counters[C_IMPLICIT_CLEARS] += 1
+                _reset(book, True)
+        state[IN_SNAPSHOT] = 1
+    else:
+        state[IN_SNAPSHOT] = 0
+    side = BID if side_code == S_BID else ASK
+    level = rank if side == BID else width - 1 - rank
+    rests = size > 0 and rank >= 0 and (side_code in (S_BID, S_ASK))
+    if action == A_ADD:
+        counters[C_ADD] += 1
+        if flags & F_TOB:
+            counters[C_TOP_OF_BOOK] += 1
+            if side_code in (S_BID, S_ASK):
+                replace_side(book, width, shift, side, level if rests else -1, size)
+        else:
+            slot = find(book.table, order_id, shift)
+            if slot >= 0:
+                _doubt(book, C_DUPLICATE_ADD, R_DUPLICATE_ID)
+                remove(book, width, shift, slot, np.int64(book.table[slot, 1]) - 1)
+            if rests:
+                add(book, width, shift, order_id, side, level, size)
+    elif action == A_CANCEL:
+        counters[C_CANCEL] += 1
+        slot = find(book.table, order_id, shift)
+        if slot < 0:
+            _doubt(book, C_UNKNOWN_CANCEL, R_UNKNOWN_ID)
+        else:
+            reference = np.int64(book.table[slot, 1]) - 1
+            order = book.orders[reference]
+            if size < order["size"]:
+                order["size"] -= size
+                book.levels[order["side"] * width + order["level"]]["size"] -= size
+                _touched(state, order["side"], order["level"])
+            else:
+                if size > order["size"]:
+                    _doubt(book, C_OVER_CANCEL, R_OVER_CANCEL)
+                remove(book, width, shift, slot, reference)
+    elif action == A_MODIFY:
+        counters[C_MODIFY] += 1
+        _modify(book, width, shift, side, level, size, order_id, side_code, rests)
+    elif action == A_TRADE:
+        counters[C_TRADE] += 1
+    elif action == A_FILL:
+        counters[C_FILL] += 1
+    elif action == A_CLEAR:
+        counters[C_CLEAR] += 1
+        _reset(book, (flags & F_SNAPSHOT) != 0)
+    else:
+        counters[C_NONE] += 1
+    if (flags & F_LAST) and ((flags & F_SNAPSHOT) or state[INCOMPLETE] == 1):
+        # Real files (GLBX, 2023) leave LAST off the final record of a snapshot: the first LAST after it ends it as well.
+        state[STATUS] = VALID
+        state[REASON] = 0
+        state[INCOMPLETE] = 0
+    if flags & F_MAYBE_BAD_BOOK:
+        _doubt(book, C_MAYBE_BAD, R_MAYBE_BAD)
+
+
+@njit(nogil=True, cache=True)
+def _modify(book, width, shift, side, level, size, order_id, side_code, rests):
+    """New total size; the queue place is kept only at the same price with a size not larger. What cannot rest is only removed."""
+    slot = find(book.table, order_id, shift)
+    if slot < 0:
+        _doubt(book, C_UNKNOWN_MODIFY, R_UNKNOWN_ID)
+        if rests:
+            add(book, width, shift, order_id, side, level, size)
+        return
+    reference = np.int64(book.table[slot, 1]) - 1
+    order = book.orders[reference]
+    if side_code != (S_BID if order["side"] == BID else S_ASK):
+        _doubt(book, C_SIDE_CHANGE, R_SIDE_CHANGE)
+    if not rests:
+        remove(book, width, shift, slot, reference)
+    elif order["side"] == side and order["level"] == level and size <= order["size"]:
+        book.levels[side * width + level]["size"] -= order["size"] - size
+        order["size"] = size
+        _touched(book.state, side, level)
+    else:
+        unlink(book, width, reference)
+        order["side"] = side
+        order["level"] = level
+        order["size"] = size
+        link(book, width, reference)
+
+
+@njit(nogil=True, cache=True)
+def read_top(book, width, side, depth, px, sz, ct):
+    """Copy the best `depth` levels of a side to px, sz, ct int64[2, depth] and note how deep they reach."""
+    index = book.state[BEST + side]
+    base = side * width
+    filled = 0
+    floor = -1
+    while index >= 0 and filled < depth:
+        level = book.levels[base + index]
+        if level["count"] > 0:
+            px[side, filled] = book.prices[index] if side == BID else book.prices[width - 1 - index]
+            sz[side, filled] = level["size"]
+            ct[side, filled] = level["count"]
+            floor = index
+            filled += 1
+        index -= 1
+    book.state[FLOOR + side] = floor if filled == depth else -1
+    book.state[DIRTY + side] = 0
+    for i in range(filled, depth):
+        px[side, i] = UNDEF_PRICE
+        sz[side, i] = 0
+        ct[side, i] = 0
+
+
+@njit(nogil=True, cache=True)
+def dump_orders(book, width, side_out, price, order_id, size):
+    """All resting orders, best level first, in priority order within a level. Arrays of length state[LIVE]; returns how many were written.
+
+    side_out uint8 ASCII, price int64 1e-9, order_id uint64, size int64.
+    """
+    n = 0
+    for side in range(2):
+        index = book.state[BEST + side]
+        while index >= 0:
+            level = book.levels[side * width + index]
+            if level["count"] > 0:
+                reference = level["head"]
+                while reference >= 0:
+                    side_out[n] = S_BID if side == BID else S_ASK
+                    price[n] = book.prices[index] if side == BID else book.prices[width - 1 - index]
+                    order_id[n] = book.orders[reference]["id"]
+                    size[n] = book.orders[reference]["size"]
+                    n += 1
+                    reference = book.orders[reference]["next"]
+            index -= 1
+    return n
+
+
+@njit(nogil=True, cache=True)
+def fill_slots(table, entries):
+    """Insert entries uint64[n, 2] (id, reference + 1) into an empty, larger table."""
+    bits = 0
+    while (1 << bits) < table.shape[0]:
+        bits += 1
+    shift = np.uint64(64 - bits)
+    for i in range(entries.shape[0]):
+        insert(table, entries[i, 0], np.int64(entries[i, 1]) - 1, shift)

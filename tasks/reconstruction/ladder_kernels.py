@@ -1,0 +1,51 @@
+"""Prices to ranks: a hash of the distinct prices met so far."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from tasks.schemas import UNDEF_PRICE
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+@njit(nogil=True, cache=True)
+def fill_ranks(table, prices):
+    """Rebuild table int64[slots, 2] (price, rank + 1) from ascending prices int64[n]; slots is a power of two > 2n."""
+    table[:, 1] = 0
+    mask = table.shape[0] - 1
+    bits = 0
+    while (1 << bits) < table.shape[0]:
+        bits += 1
+    shift = np.uint64(64 - bits)
+    for rank in range(prices.shape[0]):
+        slot = np.int64((np.uint64(prices[rank]) * _MULTIPLIER) >> shift)
+        while table[slot, 1] != 0:
+            slot = (slot + 1) & mask
+        table[slot, 0] = prices[rank]
+        table[slot, 1] = rank + 1
+
+
+@njit(nogil=True, cache=True)
+def to_ranks(table, price, rank):
+    """rank int32[n] of price int64[n], -1 for UNDEF_PRICE, -2 for a price not in the table. Returns how many were not."""
+    mask = table.shape[0] - 1
+    bits = 0
+    while (1 << bits) < table.shape[0]:
+        bits += 1
+    shift = np.uint64(64 - bits)
+    missing = 0
+    for i in range(price.shape[0]):
+        p = price[i]
+        if p == UNDEF_PRICE:
+            rank[i] = -1
+            continue
+        slot = np.int64((np.uint64(p) * _MULTIPLIER) >> shift)
+        while table[slot, 1] != 0 and table[slot, 0] != p:
+            slot = (slot + 1) & mask
+        rank[i] = table[slot, 1] - 1
+        if table[slot, 1] == 0:
+            rank[i] = -2
+            missing += 1
+    return missing

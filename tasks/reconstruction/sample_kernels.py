@@ -1,0 +1,147 @@
+"""Sampling of any book: rows at event ends, touch changes, and the time grid, without look-ahead. Shared by all replay kernels.
+
+The cached top (`Top`) holds the book as of the last complete event. A grid row at T is written when the first event that ends after T
+arrives, before that event is looked at; so it can hold only complete events with time <= T. Buffers are column-major: one row of px, sz, ct
+per (level, side), level * 2 + side, so that a Parquet column is one contiguous slice.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numpy as np
+from numba import njit
+
+# Top of the book after the last complete event: px, sz, ct int64[2, depth]; last_px, last_sz, last_ct int64[2] as last written to bbo
+Top = namedtuple("Top", "px sz ct last")
+
+# px, sz int64[2 * depth, room]; ct uint32[2 * depth, room]; at int64[room] record (or -1 in a grid); status, reason int8[room]
+Rows = namedtuple("Rows", "px sz ct at status reason")
+
+# Grid rows carry their own times: time, as_of int64[room]; sequence uint32[room]
+Grid = namedtuple("Grid", "rows time as_of sequence")
+
+# at int64[room]; touch int64[4, room]: bid px, ask px, bid sz, ask sz before the trade's event; status, reason int8[room]
+Trades = namedtuple("Trades", "at touch status reason")
+
+# half-open spans of clock time in which rows are wanted: start, end int64[k], ascending
+Windows = namedtuple("Windows", "start end")
+
+# clock int64[CLOCK_SIZE]
+T_NOW = 0  # running maximum of the clock
+T_AS_OF = 1  # time of the last complete event, -1 before the first
+T_NEXT = 2  # next grid time, NEVER when there is none
+T_WINDOW = 3  # window that T_NOW is in or before
+T_GRID_WINDOW = 4  # window that T_NEXT is in
+T_SEQUENCE = 5  # sequence of the last complete event
+T_STATUS = 6  # status and reason after the last complete event
+T_REASON = 7
+T_ROWS, T_BBO, T_GRID, T_TRADES = 8, 9, 10, 11  # rows in the buffers
+T_INTERVAL = 12
+CLOCK_SIZE = 16
+NEVER = np.iinfo(np.int64).max
+
+# top.last int64[2 * 3 + 2]: px, sz, ct of bid and ask, status, reason of the last bbo row
+LAST_SIZE = 8
+
+
+@njit(nogil=True, cache=True)
+def first_grid_time(start, interval):
+    """First multiple of interval that is not before start (both ns, start >= 0)."""
+    return -(-start // interval) * interval
+
+
+@njit(nogil=True, cache=True)
+def copy_levels(rows, r, top, depth):
+    """Write the cached levels as row r of a buffer."""
+    for level in range(depth):
+        for side in range(2):
+            k = 2 * level + side
+            rows.px[k, r] = top.px[side, level]
+            rows.sz[k, r] = top.sz[side, level]
+            rows.ct[k, r] = top.ct[side, level]
+
+
+@njit(nogil=True, cache=True)
+def grid_until(clock, top, grid, windows, depth, end):
+    """Write the grid rows with T < end from the cached top. Returns False when the buffer is full (call again after emptying it)."""
+    while clock[T_NEXT] < end:
+        w = clock[T_GRID_WINDOW]
+        if clock[T_NEXT] >= windows.end[w]:
+            w += 1
+            clock[T_GRID_WINDOW] = w
+            if w >= windows.end.shape[0]:
+                clock[T_NEXT] = NEVER
+            else:
+                clock[T_NEXT] = first_grid_time(windows.start[w], clock[T_INTERVAL])
+            continue
+        g = clock[T_GRID]
+        if g >= grid.time.shape[0]:
+            return False
+        copy_levels(grid.rows, g, top, depth)
+        grid.time[g] = clock[T_NEXT]
+        grid.as_of[g] = clock[T_AS_OF]
+        grid.sequence[g] = np.uint32(clock[T_SEQUENCE])
+        grid.rows.at[g] = -1
+        grid.rows.status[g] = clock[T_STATUS]
+        grid.rows.reason[g] = clock[T_REASON]
+        clock[T_GRID] = g + 1
+        clock[T_NEXT] += clock[T_INTERVAL]
+    return True
+
+
+@njit(nogil=True, cache=True)
+def wanted(clock, windows):
+    """Whether T_NOW lies in a window; moves on past windows that have ended."""
+    w = clock[T_WINDOW]
+    while w < windows.end.shape[0] and clock[T_NOW] >= windows.end[w]:
+        w += 1
+    clock[T_WINDOW] = w
+    return w < windows.end.shape[0] and clock[T_NOW] >= windows.start[w]
+
+
+@njit(nogil=True, cache=True)
+def trade_row(clock, top, trades, i):
+    """Note the trade at record i with the touch before its event."""
+    r = clock[T_TRADES]
+    trades.at[r] = i
+    for side in range(2):
+        trades.touch[side, r] = top.px[side, 0]
+        trades.touch[2 + side, r] = top.sz[side, 0]
+    trades.status[r] = clock[T_STATUS]
+    trades.reason[r] = clock[T_REASON]
+    clock[T_TRADES] = r + 1
+
+
+@njit(nogil=True, cache=True)
+def event_end(clock, top, rows, bbo, depth, i, status, reason, is_wanted):
+    """The event that ends with record i is complete and the cached top holds it: write its mbp row, and a bbo row when the touch changed."""
+    clock[T_AS_OF] = clock[T_NOW]
+    clock[T_STATUS] = status
+    clock[T_REASON] = reason
+    if not is_wanted:
+        return
+    r = clock[T_ROWS]
+    copy_levels(rows, r, top, depth)
+    rows.at[r] = i
+    rows.status[r] = status
+    rows.reason[r] = reason
+    clock[T_ROWS] = r + 1
+    last = top.last
+    changed = last[6] != status or last[7] != reason
+    for side in range(2):
+        if last[side] != top.px[side, 0] or last[2 + side] != top.sz[side, 0] or last[4 + side] != top.ct[side, 0]:
+            changed = True
+    if changed:
+        b = clock[T_BBO]
+        copy_levels(bbo, b, top, 1)
+        bbo.at[b] = i
+        bbo.status[b] = status
+        bbo.reason[b] = reason
+        clock[T_BBO] = b + 1
+        for side in range(2):
+            last[side] = top.px[side, 0]
+            last[2 + side] = top.sz[side, 0]
+            last[4 + side] = top.ct[side, 0]
+        last[6] = status
+        last[7] = reason
