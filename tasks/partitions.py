@@ -123,7 +123,6 @@ class MboRecipe:
     heatmap_axis: str = "time"
     heatmap_width: int = 1600
     heatmap_height: int = 1000
-    heatmap_levels: int = 20
 
     def __post_init__(self) -> None:
         for name, allowed in (("clock", CLOCKS), ("on_book_error", ON_BOOK_ERROR), ("heatmap_axis", HEATMAP_AXES)):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,11 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import StorageError
-from tasks.partitions import Stamp
+from tasks.partitions import Stamp, digest
 
 # Fixed, so that the bytes of a file do not depend on batch sizes, which follow the machine's memory.
 ROW_GROUP_ROWS = 131_072
 PARTIAL = ".partial"
+_HOST = digest(socket.gethostname())[:8]
 
 _REMEDY = {
     errno.ENOSPC: "The disk is full: free space or choose another --lake; finished partitions are kept, start again to resume",
@@ -45,7 +47,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Raises StorageError for faults of the disk.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}")
+    temporary = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -65,6 +67,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file that appears under `path` only when the block ends well."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         yield file
+
+
+def _beside(path: Path) -> Path:
+    """A name no one else uses, which says which process of which machine writes it."""
+    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}")
 
 
 def _sync(path: Path) -> None:
@@ -94,7 +101,7 @@ class ParquetSink:
         self.path, self.schema, self.rows, self._row_group_rows = path, schema, 0, row_group_rows
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}")
+        self._temporary = _beside(path)
         if dictionary is None:
             dictionary = [f.name for f in schema if pa.types.is_dictionary(f.type) or pa.types.is_string(f.type)]
         try:
@@ -186,15 +193,19 @@ def is_done(path: Path, stamp: Stamp) -> bool:
     return footer is not None and all(footer.get(k) == v for k, v in stamp.footer().items())
 
 
+def contents(lake: Path, paths: Iterable[str]) -> str:
+    """Digest of what the files (relative to the lake) were made from; it changes whenever one of them does, and when one is missing."""
+    return digest([[name, {k: v for k, v in (read_footer(lake / name) or {}).items() if k != "bookmill.facts"}] for name in sorted(paths)])
+
+
 def remove_partials(root: Path) -> list[Path]:
-    """Delete what writers of this machine that no longer live left behind; returns what was deleted."""
+    """Delete what writers of this machine that no longer live left behind; returns what was deleted. Other machines' files are left alone."""
     removed = []
     for path in root.rglob(f".*{PARTIAL}"):
-        owner = path.name.removesuffix(PARTIAL).rsplit(".", 1)[-1].split("-")[0]
-        if owner.isdigit() and _alive(int(owner)):
-            continue
-        path.unlink(missing_ok=True)
-        removed.append(path)
+        owner = path.name.removesuffix(PARTIAL).rsplit(".", 1)[-1].split("-")
+        if len(owner) == 3 and owner[0] == _HOST and owner[1].isdigit() and not _alive(int(owner[1])):
+            path.unlink(missing_ok=True)
+            removed.append(path)
     return removed
 
 

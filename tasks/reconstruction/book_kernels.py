@@ -422,3 +422,15 @@ def fill_slots(table, entries):
     shift = np.uint64(64 - bits)
     for i in range(entries.shape[0]):
         insert(table, entries[i, 0], np.int64(entries[i, 1]) - 1, shift)
+
+
+@njit(nogil=True, cache=True)
+def add_orders(book, width, side, rank, order_id, size):
+    """Add resting orders in the given order: side uint8 ASCII, rank int32, order_id uint64, size int64, all of length n. The pool has room."""
+    bits = 0
+    while (1 << bits) < book.table.shape[0]:
+        bits += 1
+    shift = np.uint64(64 - bits)
+    for i in range(rank.shape[0]):
+        which = BID if side[i] == S_BID else ASK
+        add(book, width, shift, order_id[i], which, rank[i] if which == BID else width - 1 - rank[i], size[i])

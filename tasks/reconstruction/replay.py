@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tasks.errors import BookError
 from tasks.reconstruction.book import OrderBook
-from tasks.reconstruction.book_kernels import ANOMALY, COUNTERS
+from tasks.reconstruction.book_kernels import ANOMALY, COUNTERS, LEVELS, LIVE, REASON, STATUS
 from tasks.reconstruction.replay_kernels import BOOK_ERROR, BOOK_FULL, GRID_FULL, Batch, replay
 from tasks.reconstruction.sample_kernels import (
     CLOCK_SIZE,
@@ -33,7 +34,7 @@ from tasks.reconstruction.sample_kernels import (
     first_grid_time,
     grid_until,
 )
-from tasks.schemas import F_SNAPSHOT, NO_BOOK, UNDEF_PRICE, VALID
+from tasks.schemas import F_SNAPSHOT, NO_BOOK, REASONS, STATUSES, UNDEF_PRICE, VALID
 
 GRID_ROOM = 8_192
 _NO_MARKS = np.zeros(0, np.int64)
@@ -124,6 +125,11 @@ class Sampling:
         self.clock[[T_ROWS, T_BBO, T_GRID, T_TRADES]] = 0
         return Samples(events, self.rows, self.bbo, self.grid, self.trades, n_rows, n_bbo, n_grid, n_trades)
 
+    def touch_facts(self) -> dict[str, Any]:
+        """The touch after the last complete event."""
+        px, sz = self.top.px[:, 0].tolist(), self.top.sz[:, 0].tolist()
+        return {name: [p, s] if p != UNDEF_PRICE else None for name, p, s in zip(("best_bid", "best_ask"), px, sz, strict=True)}
+
     def finish(self) -> Iterator[Samples]:
         """The grid rows that are still due: to the end of the windows, or to the first grid time at or after the last event."""
         if self.windows is None:
@@ -199,3 +205,26 @@ class Replay(Sampling):
             f"ts_event {int(columns['ts_event'][i])}): {anomaly}, action {chr(columns['action'][i])} of {int(columns['size'][i])}. "
             "The feed lost a message before it; rerun with --on-book-error suspect to mark the interval instead."
         )
+
+    def counters(self) -> dict[str, int]:
+        """Counts by name, see book_kernels.COUNTERS."""
+        return self.book.counters()
+
+    def status(self) -> tuple[str, str]:
+        """(status, reason) after the last record."""
+        state = self.book.arrays.state
+        return STATUSES[state[STATUS]], REASONS[state[REASON]]
+
+    def closing(self) -> dict[str, np.ndarray]:
+        """The resting orders, see OrderBook.resting_orders."""
+        return self.book.resting_orders()
+
+    def end_facts(self) -> dict[str, Any]:
+        """Levels and orders at the end and the touch after the last complete event (price 1e-9 and size; None when the side is empty)."""
+        state = self.book.arrays.state
+        return {
+            "bid_levels": int(state[LEVELS]),
+            "ask_levels": int(state[LEVELS + 1]),
+            "orders": int(state[LIVE]),
+            **self.touch_facts(),
+        }

@@ -1,0 +1,33 @@
+"""The suites: one module a table, each with `schema(context)` and `rules(context)`. Declarations only; nothing here reads data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from tasks.errors import UsageError
+from validation.rules import FILE_RULES, Context, Rule
+from validation.suites import bars, books, events, features, trades
+
+
+class Suite(NamedTuple):
+    """schema: the columns and types that a file must have; rules: the expectations, those on the file itself first."""
+
+    schema: pa.Schema
+    rules: tuple[Rule, ...]
+
+
+_MODULES: dict[str, tuple[Callable[[Context], pa.Schema], Callable[[Context], tuple[Rule, ...]]]] = {
+    module.__name__.rpartition(".")[2]: (module.schema, module.rules) for module in (events, books, trades, bars, features)
+}
+SUITES = tuple(_MODULES)
+
+
+def suite_of(name: str, context: Context) -> Suite:
+    """The suite of table `name` for files that `context` describes; UsageError when there is none."""
+    if name not in _MODULES:
+        raise UsageError(f"There is no suite {name!r}; allowed: {', '.join(SUITES)}")
+    schema, rules = _MODULES[name]
+    return Suite(schema(context), FILE_RULES + rules(context))

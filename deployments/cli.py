@@ -1,0 +1,218 @@
+"""The command line. Only what a person types and reads is here; everything heavy is imported when a command runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Raw order-book files in; verified books, bars, features and heatmaps out.",
+)
+run_app = typer.Typer(no_args_is_help=True, help="Run a flow.")
+config_app = typer.Typer(no_args_is_help=True, help="Settings: what they are and where they come from.")
+quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were set aside.")
+app.add_typer(run_app, name="run")
+app.add_typer(config_app, name="config")
+app.add_typer(quarantine_app, name="quarantine")
+
+Lake = Annotated[Path, typer.Option("--lake", help="Folder of the lake.")]
+Profile = Annotated[str, typer.Option(help="laptop, server or ci; empty for the default.")]
+ApiUrl = Annotated[str, typer.Option(help="URL of a Prefect server; empty: the configured one, else a private one for this run.")]
+Workers = Annotated[int, typer.Option(help="Partitions worked on at once; 0: from the machine.")]
+Memory = Annotated[str, typer.Option(help="Memory budget such as 1GB or 50%; empty: from the machine.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+def main() -> None:
+    """Entry point: known errors become one line on standard error and an exit code (0 done, 1 some failed, 2 nothing could run)."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as fault:  # the boundary: known faults are told in a line, unknown ones keep their traceback
+        sys.exit(_tell(fault))
+
+
+def _tell(fault: Exception) -> int:
+    import click
+
+    from config.errors import ConfigError
+    from tasks.errors import BookmillError
+
+    if isinstance(fault, click.ClickException):
+        fault.show()
+        return 2
+    if isinstance(fault, click.exceptions.Abort):
+        print("Stopped.", file=sys.stderr)
+        return 130
+    if isinstance(fault, BookmillError | ConfigError):
+        print(f"Error: {fault}", file=sys.stderr)
+        return getattr(fault, "exit_code", 2)
+    raise fault
+
+
+def _settings(profile: str, workers: int, memory: str, lake: Path | None, quiet: bool) -> tuple[Any, dict[str, str]]:
+    from config.settings import load
+
+    given = {"workers": str(workers) if workers else None, "memory_bytes": memory or None, "progress": "off" if quiet else None}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    return load(profile or None, overrides), overrides
+
+
+@run_app.command("mbo")
+def run_mbo(
+    sources: Annotated[list[str], typer.Argument(help="Files, folders or globs: DBN, Databento CSV or Parquet, seven-column files, LOBSTER pairs.")],
+    lake: Lake = Path("lake"),
+    symbols: Annotated[str, typer.Option(help="Symbols wanted, separated by commas.")] = "",
+    publishers: Annotated[str, typer.Option(help="Publisher ids wanted, separated by commas.")] = "",
+    start: Annotated[str, typer.Option(help="First time wanted, inclusive (ISO 8601, in --zone).")] = "",
+    end: Annotated[str, typer.Option(help="First time not wanted any more.")] = "",
+    hours: Annotated[str, typer.Option(help="Trading hours in --zone, such as 09:30-16:00.")] = "",
+    zone: Annotated[str, typer.Option(help="Time zone of --start, --end and --hours.")] = "UTC",
+    depth: Annotated[int, typer.Option(help="Book levels of the mbp layers.")] = 10,
+    interval: Annotated[str, typer.Option(help="Step of the time grid: 100ms, 1s, 1m.")] = "1s",
+    bars: Annotated[str, typer.Option(help="Bars, separated by commas: 1s, 1m, tick:1000, volume:5000, dollar:1000000.")] = "1s,1m",
+    clock: Annotated[str, typer.Option(help="ts_recv or ts_event: the time that the grid and the bars run on.")] = "ts_recv",
+    on_book_error: Annotated[str, typer.Option(help="suspect: mark what follows a bad event; fail: fail the partition.")] = "suspect",
+    starts_empty: Annotated[
+        bool, typer.Option("--starts-empty", help="Assert an empty book where a source starts without a clear or snapshot.")
+    ] = False,
+    heatmap_axis: Annotated[str, typer.Option(help="time or event.")] = "time",
+    heatmaps: Annotated[int, typer.Option(help="Draw heatmaps of this many partitions, the largest.")] = 20,
+    dataset: Annotated[str, typer.Option(help="Dataset of sources that do not say theirs.")] = "",
+    symbol: Annotated[str, typer.Option(help="Symbol of sources without a symbol column.")] = "",
+    salvage: Annotated[bool, typer.Option("--salvage", help="Keep what stands before the break of a damaged source.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show inventory and plan; write nothing.")] = False,
+    profile: Profile = "",
+    workers: Workers = 0,
+    memory: Memory = "",
+    api_url: ApiUrl = "",
+    quiet: Quiet = False,
+) -> None:
+    """Order-by-order files to a verified lake. Start it again to resume: what is done is found done."""
+    options = {
+        "symbols": _split(symbols), "publishers": [int(p) for p in _split(publishers)], "start": start, "end": end, "hours": hours, "zone": zone,
+        "depth": depth, "interval": interval, "bars": _split(bars), "clock": clock, "on_book_error": on_book_error,
+        "starts_empty": starts_empty, "heatmap_axis": heatmap_axis,
+    }  # fmt: skip
+    from flows.options import recipe_of
+
+    recipe = recipe_of(**options)  # type: ignore[arg-type]  # what cannot be is told before anything is started
+    if dry_run:
+        from deployments.plan import show_plan
+
+        raise typer.Exit(show_plan(sources, lake, recipe, dataset or None, symbol or None))
+    settings, overrides = _settings(profile, workers, memory, lake, quiet)
+    from deployments.launch import run_flow
+
+    parameters = options | {
+        "sources": [str(Path(s).absolute()) if Path(s).exists() else s for s in sources], "lake": str(lake.absolute()), "heatmaps": heatmaps,
+        "dataset": dataset, "symbol": symbol, "salvage": salvage, "profile": profile, "settings": overrides,
+    }  # fmt: skip
+    raise typer.Exit(run_flow(settings, parameters, api_url or None))
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@app.command()
+def demo(
+    records: Annotated[int, typer.Option(help="Records of the generated session.")] = 1_000_000,
+    seed: Annotated[int, typer.Option(help="Seed: the same seed gives the same session.")] = 1,
+    lake: Lake = Path("bookmill-demo"),
+    profile: Profile = "",
+    api_url: ApiUrl = "",
+    quiet: Quiet = False,
+) -> None:
+    """Make a realistic futures session, run the whole flow on it, and show what came out."""
+    settings, overrides = _settings(profile, 0, "", lake, quiet)
+    from deployments.demo import run_demo
+
+    raise typer.Exit(run_demo(settings, overrides, records, seed, lake, profile, api_url or None))
+
+
+@app.command()
+def generate(
+    path: Annotated[Path, typer.Argument(help="File to write.")],
+    records: Annotated[int, typer.Option(help="Records, in all.")] = 1_000_000,
+    format: Annotated[str, typer.Option(help="dbn.zst, dbn, parquet, csv, csv.zst, csv.gz, seven-parquet, seven-csv.")] = "dbn.zst",
+    symbols: Annotated[str, typer.Option(help="Symbols, separated by commas, or a number of them.")] = "ESZ5",
+    seed: Annotated[int, typer.Option(help="Seed.")] = 1,
+    date: Annotated[str, typer.Option(help="UTC date of the session.")] = "2025-10-22",
+) -> None:
+    """Write a generated futures session of any size."""
+    from deployments.demo import generate_file
+
+    generate_file(path, records, format, symbols, seed, date)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="SQL over the layers as views, e.g. 'select * from \"mbp-10\" limit 5'.")],
+    lake: Lake = Path("lake"),
+    format: Annotated[str, typer.Option(help="table, csv or json.")] = "table",
+) -> None:
+    """Query the lake with SQL; only data on standard output."""
+    from deployments.query import print_query
+
+    print_query(lake, query, format)
+
+
+@app.command()
+def layers(lake: Lake = Path("lake")) -> None:
+    """List the layers of a lake with their files and rows."""
+    from deployments.query import print_layers
+
+    print_layers(lake)
+
+
+@config_app.command("show")
+def config_show(profile: Profile = "", workers: Workers = 0, memory: Memory = "") -> None:
+    """Each setting: its value, where it came from, and what it means."""
+    from deployments.query import print_settings
+
+    print_settings(_settings(profile, workers, memory, None, False)[0])
+
+
+@app.command()
+def bootstrap(profile: Profile = "", api_url: ApiUrl = "") -> None:
+    """Create concurrency limits and the work pool on a Prefect server."""
+    settings, _ = _settings(profile, 0, "", None, False)
+    from flows.runtime import prepare
+
+    prepare(settings, api_url=api_url or None)
+    from deployments.bootstrap import bootstrap as create
+
+    for line in create(settings):
+        print(line)
+
+
+@quarantine_app.command("list")
+def quarantine_list(lake: Lake = Path("lake")) -> None:
+    """How many rows were set aside, by source and reason, with an example of each."""
+    from deployments.quarantine import print_quarantine
+
+    print_quarantine(lake)
+
+
+@quarantine_app.command("export")
+def quarantine_export(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    lake: Lake = Path("lake"),
+) -> None:
+    """Write the raw bytes of quarantined rows, one file a source, to be mended and run again."""
+    from deployments.quarantine import export_quarantine
+
+    for line in export_quarantine(lake, folder):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Start a flow from the command line: the Prefect API around it, the summary after it, the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from config.settings import Settings
+from flows.runtime import api
+from tasks.errors import BookmillError
+
+
+def run_flow(settings: Settings, parameters: dict[str, Any], api_url: str | None) -> int:
+    """Run the market-by-order flow with `parameters`; print how it went; returns 0 (all done), 1 (some failed) or 2 (nothing could run)."""
+    with api(settings, api_url=api_url) as server:
+        # While a private API starts (6 s and more), the flow and what it stands on are imported.
+        from prefect.task_runners import ThreadPoolTaskRunner
+
+        from flows.market_by_order import market_by_order
+        from flows.run import RunFailed
+
+        server.ready()
+        flow = market_by_order.with_options(task_runner=ThreadPoolTaskRunner(max_workers=settings.workers))
+        state = flow(**parameters, return_state=True)
+        result = state.result(raise_on_failure=False)
+    if isinstance(result, RunFailed):
+        print_summary(result.facts)
+        print(f"Error: {result}", file=sys.stderr)
+        return result.exit_code
+    if isinstance(result, BookmillError):
+        print(f"Error: {result}", file=sys.stderr)
+        return 2
+    if isinstance(result, BaseException):
+        raise result
+    print_summary(result)
+    return 0
+
+
+def print_summary(facts: Mapping[str, Any]) -> None:
+    """What came out, for a person: partitions, checks, where to look. `facts` are those of the flow's result."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    done = [p for p in facts.get("partitions", []) if p["status"] == "done"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("partition", "events", "event ends", "bbo rows", "trades", "crossed", "anomalies", "status"):
+        table.add_column(name, justify="left" if name in ("partition", "status") else "right")
+    for entry in facts.get("partitions", [])[:20]:
+        outputs, counts, where = entry["outputs"], entry["counts"], entry["partition"]
+        rows = {layer: f"{out['rows']:,}" for layer, out in outputs.items()}
+        table.add_row(
+            f"{where['dataset']} {where['symbol']} {where['date']}", rows.get("events", ""), f"{counts.get('event_ends', 0):,}", rows.get("bbo", ""),
+            rows.get("trades", ""), f"{counts.get('crossed', 0):,}", f"{sum(counts.get('anomalies', {}).values()):,}",
+            entry["status"] if entry["status"] != "done" else counts.get("status", ""),
+        )  # fmt: skip
+    console.print()
+    if facts.get("partitions"):
+        console.print(table)
+        if len(facts["partitions"]) > 20:
+            console.print(f"... and {len(facts['partitions']) - 20:,} more")
+        console.print()
+    for entry in facts.get("partitions", []):
+        if entry["error"]:
+            console.print(f"FAILED {entry['partition']['symbol']} {entry['partition']['date']}: {entry['error']}", markup=False)
+    for entry in facts.get("rejected", []):
+        console.print(f"NOT READ {entry['path']}: {entry['error']}", markup=False)
+    checks = [r for g in facts.get("gates", []) for r in g["results"]]
+    if checks:
+        warned = [r["name"] for r in checks if not r["success"]]
+        told = f"; did not hold: {', '.join(sorted(set(warned)))}" if warned else ""
+        console.print(f"Checks    {len(checks) - len(warned):,} of {len(checks):,} expectations hold{told}", markup=False, soft_wrap=True)
+    broken = sum(r["rows_in"] != r["rows_out"] + r["rows_filtered"] + r["rows_quarantined"] for r in facts.get("ledger", []))
+    if facts.get("ledger"):
+        console.print(
+            f"Ledger    {len(facts['ledger']):,} lines, rows in = out + filtered + quarantined in {'all' if not broken else f'all but {broken:,}'}"
+        )
+    stages = facts.get("stages", [])
+    if stages:
+        console.print("Stages    " + ", ".join(f"{s['stage']} {s['seconds']:.2f} s" for s in stages), soft_wrap=True)
+    if facts.get("peak_rss_bytes"):
+        console.print(f"Memory    {facts['peak_rss_bytes'] / 2**20:,.0f} MB at most")
+    if facts.get("lake"):
+        lake = Path(facts["lake"])
+        console.print(f"Lake      {lake}", markup=False, soft_wrap=True)
+        for entry in done[:1]:
+            heat = entry["outputs"].get("heatmap")
+            if heat:
+                picture = (lake / heat["path"]).with_suffix(".png")
+                console.print(f"Heatmap   {picture}\n          {picture.with_suffix('.html')}", markup=False, soft_wrap=True)
+        console.print(f"Report    {facts['report']}", markup=False, soft_wrap=True)

@@ -1,0 +1,69 @@
+"""Rows that were set aside: shown, and written out so that they can be mended and run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.errors import UsageError
+from tasks.storage import atomic_file
+
+_SUFFIX = {"decode": ".rows", "gate:events": ".mbo"}
+
+
+def _files(lake: Path) -> list[Path]:
+    return sorted(f for f in (lake / "quarantine").rglob("*.parquet") if not f.name.startswith("."))
+
+
+def print_quarantine(lake: Path) -> None:
+    """Rows by source, stage and reason, with the place of the first one."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("source", "stage", "reason", "rows", "first row", "byte", "detail"):
+        table.add_column(name, overflow="fold")
+    total = 0
+    for file in _files(lake):
+        rows = pq.read_table(file, partitioning=None)
+        total += rows.num_rows
+        grouped = rows.group_by(["source", "stage", "reason"], use_threads=False).aggregate(
+            [("source_row", "count"), ("source_row", "first"), ("byte_offset", "first"), ("detail", "first")]
+        )
+        for r in grouped.to_pylist():
+            table.add_row(
+                r["source"],
+                r["stage"],
+                r["reason"],
+                f"{r['source_row_count']:,}",
+                str(r["source_row_first"]),
+                str(r["byte_offset_first"]),
+                r["detail_first"],
+            )
+    console = Console(highlight=False)
+    if total:
+        console.print(table)
+    console.print(f"{total:,} rows in quarantine.")
+
+
+def export_quarantine(lake: Path, folder: Path) -> list[str]:
+    """Write the raw bytes of each source's quarantined rows, in order, text rows one a line. Returns a line per file written."""
+    files = _files(lake)
+    if not files:
+        raise UsageError(f"{lake} has no quarantined rows.")
+    lines = []
+    for file in files:
+        table = pq.read_table(file, partitioning=None)
+        for stage, suffix in _SUFFIX.items():
+            chosen = table.filter(pa.compute.equal(table["stage"], stage))
+            if not chosen.num_rows:
+                continue
+            name = f"{chosen['source'][0].as_py().replace(':', '_').replace('/', '_')}{suffix}"
+            raw = chosen["raw"].to_pylist()
+            text = all(b"\x00" not in row for row in raw)
+            with atomic_file(folder / name) as out:
+                out.write(b"".join(row.rstrip(b"\r\n") + b"\n" if text else row for row in raw))
+            lines.append(f"{folder / name}: {len(raw):,} rows, {'one a line' if text else 'DBN mbo records of 56 bytes'}")
+    return lines

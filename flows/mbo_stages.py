@@ -1,0 +1,280 @@
+"""The stages of the market-by-order flow: which tasks, on what, with which gate behind them. The work itself is in tasks/ and validation/."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from config.settings import Settings
+from flows.policies import equip
+from flows.run import Run, RunFailed, partition_facts
+from tasks.aggregation.aggregate import aggregate_layers, is_aggregated
+from tasks.aggregation.task import aggregate_partitions
+from tasks.errors import BookmillError, StorageError
+from tasks.events_file import quarantine_rows
+from tasks.filtering.predicate import output_windows
+from tasks.partitions import MboRecipe, Partition, SourceFile
+from tasks.publishing import ledger
+from tasks.publishing.draw import are_drawn
+from tasks.publishing.report import RunFacts, markdown_summary, table_rows
+from tasks.publishing.task import draw_heatmaps, publish_report, write_ledgers
+from tasks.reconstruction.heatmap import LAYER, heatmap_stamp
+from tasks.reconstruction.rebuild import in_time_order, is_rebuilt, layer_names, rebuild_stamp, starts_clean
+from tasks.reconstruction.task import BookJob, heatmap, reconstruct
+from tasks.scanning.decode import Decoded, is_decoded
+from tasks.scanning.inventory import scan
+from tasks.scanning.task import decode_sources
+from tasks.specs import parse_bar
+from tasks.storage import contents, is_done, read_footer
+from validation.gate import GateReport
+from validation.task import gate
+
+# Files that one gate judges together: Great Expectations costs 0.1 s a call, whatever the number of files.
+GATE_FILES = 200
+# How far back the closing book of an earlier day is taken up: a weekend and a holiday.
+CARRY_DAYS = 5
+
+
+class MboRun(Run):
+    """A run of the market-by-order flow; each method is one stage and returns what the next one works on."""
+
+    def __init__(self, lake: str, recipe: MboRecipe, settings: Settings) -> None:
+        super().__init__("market-by-order", Path(lake), settings)
+        self.recipe = recipe
+        self.rejected: list[dict[str, Any]] = []
+        self.decoded: list[Decoded] = []
+        self.books: dict[Partition, BookJob] = {}
+
+    def scan(self, sources: Sequence[str], dataset: str, symbol: str) -> list[SourceFile]:
+        """Find and identify the sources. Raises RunFailed (exit code 2) when there is nothing to work on."""
+        inventory = scan(sources, dataset=dataset or None, symbol=symbol or None)
+        self.rejected = [{"path": str(r.path), "error": str(r.error)} for r in inventory.rejected]
+        for entry in self.rejected:
+            self.log.error("%s", entry["error"])
+        if not inventory.files:
+            raise RunFailed("Nothing could run: " + " ".join(r["error"] for r in self.rejected), self.facts(sources).to_json(), 2)
+        for file in inventory.files:
+            self.progress.expect(file.name, file.rows, file.size)
+        return list(inventory.files)
+
+    def decode(self, files: list[SourceFile], salvage: bool) -> list[BookJob]:
+        """Events files of every source; partitions in order."""
+        outcomes = self.stage(
+            decode_sources, self.batches(files, lambda f: 2_000_000), lambda f: is_decoded(f, self.lake, self.recipe) is not None, "sources",
+            recipe=self.recipe, salvage=salvage,
+        )  # fmt: skip
+        self.decoded = [o.value for o in outcomes]
+        parts: dict[Partition, list[Any]] = defaultdict(list)
+        for found in self.decoded:
+            for part in found.parts:
+                parts[part.partition].append(part)
+        limited = self.recipe.filter.start_ns is not None or self.recipe.filter.end_ns is not None or self.recipe.filter.hours is not None
+        jobs = []
+        for partition in sorted(parts):
+            windows = tuple(output_windows(self.recipe.filter, partition.date)) if limited else None
+            jobs.append(BookJob(partition, tuple(sorted(p.path for p in parts[partition])), windows, None, sum(p.rows for p in parts[partition])))
+        return self._known(jobs)
+
+    def gate_events(self, jobs: list[BookJob]) -> list[BookJob]:
+        """Judge the events; rows that may not go on are quarantined, files that may not are failed."""
+        by_path = {path: job for job in jobs for path in job.events}
+        for report in self._gate("events", list(by_path), {"clock": self.recipe.clock}):
+            for path, bad in report.quarantine.items():
+                name = Path(path).relative_to(self.lake).as_posix()
+                removed = quarantine_rows(self.lake, name, bad.rows, list(bad.reasons), "gate:events")
+                self.log.warning("%s: %d rows quarantined by the gate", name, removed)
+        kept = []
+        for job in self._alive(jobs):
+            events = tuple(path for path in job.events if (self.lake / path).exists())
+            if events:
+                kept.append(replace(job, events=events))
+        return self._known(kept)
+
+    def reconstruct(self, jobs: list[BookJob]) -> list[BookJob]:
+        """Books of every partition; those that go on from the day before come after it, one wave a day."""
+        for job in jobs:
+            self.progress.expect(str(job.partition), job.rows)
+        waiting, done = list(jobs), []
+        while waiting:
+            names = {job.partition for job in waiting}
+            now, later = [], []
+            for job in waiting:
+                before = self._day_before(job, [j.partition for j in jobs])
+                if before in names:
+                    later.append(job)
+                else:
+                    now.append(replace(job, carry=before.path("closing_book")) if before is not None else job)
+            outcomes = self.stage(
+                reconstruct, self.batches(now, lambda j: j.rows), lambda j: self._is_rebuilt(j), "jobs", recipe=self.recipe,
+                contents=lambda batch: contents(self.lake, [p for j in batch for p in (*j.events, *([j.carry] if j.carry else []))]),
+            )  # fmt: skip
+            built = {o.subject: o.value for o in outcomes}
+            done += [replace(job, rebuilt=built[str(job.partition)]) for job in now if str(job.partition) in built]
+            waiting = later
+        return self._known(sorted(done, key=lambda j: j.partition))
+
+    def gate_books(self, jobs: list[BookJob]) -> list[BookJob]:
+        """Judge books and trades."""
+        names = layer_names(self.recipe)
+        base = {"clock": self.recipe.clock}
+        grid: dict[tuple[Any, ...] | None, list[str]] = defaultdict(list)
+        for job in jobs:
+            grid[job.windows].append(job.partition.path(names["grid"]))
+        self._gate("books", [j.partition.path("bbo") for j in jobs], {**base, "depth": 1})
+        self._gate("books", [j.partition.path(names["rows"]) for j in jobs], {**base, "depth": self.recipe.depth})
+        for windows, paths in grid.items():
+            context = {**base, "depth": self.recipe.depth, "grid": True, "interval_ns": self.recipe.interval_ns, "windows": windows}
+            self._gate("books", paths, context)
+        self._gate("trades", [j.partition.path("trades") for j in jobs], base)
+        return self._alive(jobs)
+
+    def aggregate(self, jobs: list[BookJob]) -> list[BookJob]:
+        """Bars, features and heatmap grids."""
+        batches = self.batches([j.partition for j in jobs], lambda p: self.books[p].rows)
+        outcomes = self.stage(
+            aggregate_partitions,
+            batches,
+            lambda p: is_aggregated(self.lake, p, self.recipe),
+            "partitions",
+            recipe=self.recipe,
+            contents=self._bbo_contents,
+        )
+        good = {o.subject for o in outcomes}
+        return [j for j in jobs if str(j.partition) in good]
+
+    def gate_aggregates(self, jobs: list[BookJob]) -> list[BookJob]:
+        """Judge bars and features."""
+        *_bars, features = aggregate_layers(self.recipe)
+        for spec in map(parse_bar, self.recipe.bars):
+            self._gate("bars", [j.partition.path(spec.layer) for j in jobs], {"clock": self.recipe.clock, "time_bars": spec.kind == "time"})
+        self._gate("features", [j.partition.path(features) for j in jobs], {"clock": self.recipe.clock})
+        return self._alive(jobs)
+
+    def draw(self, jobs: list[BookJob], most: int) -> None:
+        """Heatmap grids and pictures of the largest partitions."""
+        chosen = sorted(jobs, key=lambda j: -j.rows)[:most]
+        outcomes = self.stage(
+            heatmap, self.batches(chosen, lambda j: j.rows), self._is_heatmap, "jobs", recipe=self.recipe,
+            contents=lambda batch: self._bbo_contents([j.partition for j in batch]),
+        )  # fmt: skip
+        drawn = {o.subject for o in outcomes if o.value is not None}
+        partitions = [j.partition for j in chosen if str(j.partition) in drawn]
+        self.stage(
+            draw_heatmaps, self.batches(partitions, lambda p: self.books[p].rows), lambda p: are_drawn(self.lake, p), "partitions", clock=self.recipe.clock,
+            contents=lambda batch: contents(self.lake, [p.path(LAYER) for p in batch]),
+        )  # fmt: skip
+
+    def write_ledger(self, jobs: list[BookJob]) -> None:
+        """The ledger of every partition."""
+        self.ledger: list[dict[str, Any]] = []
+        outcomes = self.stage(
+            write_ledgers, self.batches([j.partition for j in jobs], lambda p: 50_000), lambda p: (self.lake / p.path("ledger")).exists(),
+            "partitions", contents=self._all_contents,
+        )  # fmt: skip
+        for outcome in outcomes:
+            self.ledger += outcome.value
+
+    def report(self, sources: Sequence[str]) -> dict[str, Any]:
+        """Write the report, publish the artifacts, and say how it went. Raises RunFailed when a source or partition failed."""
+        facts = self.facts(sources)
+        path = equip(publish_report, self.settings, persist_result=False, cache_policy=None)(str(self.lake), facts)
+        create_markdown_artifact(key="bookmill-run", markdown=markdown_summary(facts), description="What the run did")
+        create_table_artifact(key="bookmill-partitions", table=table_rows(facts), description="Partitions of the run")
+        create_link_artifact(key="bookmill-report", link=Path(path).as_uri(), link_text="HTML report", description="Report of the run")
+        summary = {**facts.to_json(), "report": path, "lake": str(self.lake), "peak_rss_bytes": max((b for _, b in self.memory), default=0)}
+        if self.failed or self.rejected:
+            nothing = not any(p["status"] == "done" for p in summary["partitions"])
+            raise RunFailed(facts.sentence, summary, 2 if nothing else 1)
+        return summary
+
+    def facts(self, sources: Sequence[str]) -> RunFacts:
+        """All that the run says about itself."""
+        partitions = []
+        for job in sorted(self.books.values(), key=lambda j: j.partition):
+            error = self.failed.get(str(job.partition), "")
+            built = job.rebuilt
+            partitions.append({
+                "partition": partition_facts(job.partition), "status": "failed" if error else "done", "error": error,
+                "outputs": self._outputs(job.partition) if built else {},
+                "counts": {k: built.facts[k] for k in ("crossed", "locked", "anomalies", "event_ends", "status", "reason")} if built else {},
+            })  # fmt: skip
+        known = {str(p) for p in self.books}
+        broken = [{"path": name, "error": error} for name, error in self.failed.items() if name not in known]
+        return RunFacts(
+            run_id=self.run_id, command="bookmill run mbo " + " ".join(sources), started=self.started, finished=self.finished(), code=self.code,
+            recipe=asdict(self.recipe), hardware=self.hardware, stages=self.stages, partitions=partitions, gates=self.gates,
+            ledger=getattr(self, "ledger", []), memory=self.memory, rejected=[*self.rejected, *broken],
+        )  # fmt: skip
+
+    def _outputs(self, partition: Partition) -> dict[str, dict[str, Any]]:
+        found = {}
+        for layer in ledger.layers_of(self.lake, partition):
+            for path in ledger.layer_files(self.lake, partition, layer):
+                found[layer] = {"path": path.relative_to(self.lake).as_posix(), "rows": int((read_footer(path) or {}).get("bookmill.rows", 0))}
+        return found
+
+    def _known(self, jobs: list[BookJob]) -> list[BookJob]:
+        self.books |= {job.partition: job for job in jobs}
+        return jobs
+
+    def _alive(self, jobs: list[BookJob]) -> list[BookJob]:
+        return [job for job in jobs if str(job.partition) not in self.failed]
+
+    def _gate(self, suite: str, paths: list[str], context: dict[str, Any]) -> list[GateReport]:
+        """Judge files in groups; partitions of blocked files are failed."""
+        equipped = equip(gate, self.settings)
+        futures = []
+        for at in range(0, len(paths), GATE_FILES):
+            group = tuple(paths[at : at + GATE_FILES])
+            label = str(Partition.of_path(group[0])) + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+            futures.append(
+                equipped.submit(
+                    suite=suite, lake=str(self.lake), paths=group, contents=contents(self.lake, group), context=context, label=label, run=self.work
+                )
+            )
+        reports = [future.result() for future in futures]
+        for report in reports:
+            layer = Path(paths[0]).parts[0]
+            self.gates.append({**report.to_json(), "partition": f"{layer}, {report.files} file{'s' if report.files != 1 else ''}"})
+            for path in report.blocked_files:
+                partition = Partition.of_path(path)
+                said = "; ".join(
+                    f"{r.name}: {r.by_file[path]:,} unexpected. {r.why} Look at: {r.look}"
+                    for r in report.failed
+                    if path in r.by_file and r.consequence == "block"
+                )
+                self.failed[str(partition)] = f"GateBlocked: {suite}: {said}"
+                self.log.error("%s: gate %s blocked it: %s", partition, suite, said)
+        return reports
+
+    def _day_before(self, job: BookJob, planned: list[Partition]) -> Partition | None:
+        """The partition whose closing book this one goes on from, None when its own events begin with a clear or snapshot or there is none."""
+        if starts_clean(self.lake, in_time_order(self.lake, job.partition, job.events)):
+            return None
+        me = job.partition
+        earlier = [p for p in planned if (p.dataset, p.symbol, p.publisher_id) == (me.dataset, me.symbol, me.publisher_id) and p.date < me.date]
+        return max(earlier, key=lambda p: p.date, default=None)
+
+    def _is_rebuilt(self, job: BookJob) -> bool:
+        try:
+            events = in_time_order(self.lake, job.partition, job.events)
+            stamp = rebuild_stamp(self.lake, events, self.recipe, job.windows, job.carry)
+        except (BookmillError, StorageError, KeyError):
+            return False
+        return is_rebuilt(self.lake, job.partition, stamp, self.recipe) is not None
+
+    def _is_heatmap(self, job: BookJob) -> bool:
+        assert job.rebuilt is not None
+        return is_done(self.lake / job.partition.path(LAYER), heatmap_stamp(self.lake, job.rebuilt, self.recipe))
+
+    def _bbo_contents(self, partitions: Sequence[Partition]) -> str:
+        return contents(self.lake, [p.path("bbo") for p in partitions])
+
+    def _all_contents(self, partitions: Sequence[Partition]) -> str:
+        paths = [path for p in partitions for layer in ledger.layers_of(self.lake, p) for path in ledger.layer_files(self.lake, p, layer)]
+        return contents(self.lake, [path.relative_to(self.lake).as_posix() for path in paths])

@@ -1,0 +1,60 @@
+"""From what a person types to a recipe, with errors that say what is allowed. Shared by flows and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from tasks.errors import UsageError
+from tasks.filtering.predicate import check_filter
+from tasks.partitions import EventFilter, MboRecipe
+from tasks.specs import parse_bar, parse_interval
+
+
+def recipe_of(
+    *, symbols: Sequence[str], publishers: Sequence[int], start: str, end: str, hours: str, zone: str, depth: int, interval: str,
+    bars: Sequence[str], clock: str, on_book_error: str, starts_empty: bool, heatmap_axis: str,
+) -> MboRecipe:  # fmt: skip
+    """The recipe for the options of the market-by-order flow. Raises UsageError naming the option and what it may be."""
+    wanted = EventFilter(
+        symbols=tuple(symbols),
+        publishers=tuple(publishers),
+        start_ns=parse_time(start, zone, "start") if start else None,
+        end_ns=parse_time(end, zone, "end") if end else None,
+        hours=_hours(hours) if hours else None,
+        zone=zone,
+    )
+    check_filter(wanted)
+    for name in bars:
+        parse_bar(name)
+    return MboRecipe(
+        filter=wanted, depth=depth, interval_ns=parse_interval(interval), bars=tuple(bars), clock=clock, on_book_error=on_book_error,
+        starts_empty=starts_empty, heatmap_axis=heatmap_axis,
+    )  # fmt: skip
+
+
+def parse_time(text: str, zone: str, option: str) -> int:
+    """ns UTC of an ISO 8601 date or time with up to nine decimals; without an offset it is in `zone`."""
+    whole, _, rest = text.partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    try:
+        moment = datetime.fromisoformat(whole + rest[len(digits) :])
+        if len(digits) > 9:
+            raise ValueError
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=ZoneInfo(zone))
+    except ZoneInfoNotFoundError as fault:
+        raise UsageError(f"zone is {zone!r}; allowed: names such as UTC, America/New_York, Asia/Tokyo") from fault
+    except ValueError as fault:
+        raise UsageError(
+            f"{option} is {text!r}; allowed: ISO 8601 such as 2025-10-22 or 2025-10-22T13:30:00.5, with an offset or in --zone"
+        ) from fault
+    return int(moment.timestamp()) * 1_000_000_000 + int(digits.ljust(9, "0") or 0)
+
+
+def _hours(text: str) -> tuple[str, str]:
+    first, dash, last = text.partition("-")
+    if not dash:
+        raise UsageError(f"hours is {text!r}; allowed: HH:MM-HH:MM such as 09:30-16:00")
+    return first.strip(), last.strip()

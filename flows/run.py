@@ -1,0 +1,155 @@
+"""One run of a flow: settings, progress, memory, what each stage gave and what failed. No step of the work itself is here."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+from prefect import Task
+from prefect.futures import PrefectFuture
+
+from config.hardware import detect
+from config.settings import Settings
+from flows.policies import equip, slots, submit_checked
+from flows.progress import Progress
+from tasks.errors import BookmillError
+from tasks.partitions import Partition, digest
+from tasks.schemas import CODE_VERSION
+from tasks.storage import remove_partials
+from tasks.work import Outcome, PartitionsFailed, Work
+
+Item = TypeVar("Item")
+MEMORY_EVERY_S = 0.5
+
+
+class RunFailed(BookmillError):
+    """Some partitions or sources failed; what was done is in the lake, and `facts` says all. exit_code: 1 some failed, 2 nothing could run."""
+
+    def __init__(self, message: str, facts: dict[str, Any], exit_code: int) -> None:
+        super().__init__(message)
+        self.facts, self.exit_code = facts, exit_code
+
+    def __reduce__(self):
+        return (RunFailed, (str(self), self.facts, self.exit_code))
+
+
+class Run:
+    """Bookkeeping of one flow run; a context manager around its stages."""
+
+    def __init__(self, title: str, lake: Path, settings: Settings) -> None:
+        self.lake, self.settings = lake.absolute(), settings
+        self.run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        self.started, self._start = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+        self.progress = Progress(settings.progress, title)
+        self.work = Work(
+            batch_rows=settings.batch_rows,
+            memory_bytes=max(settings.memory_bytes // max(settings.workers, 1) // 2, 64 << 20),
+            duckdb_threads=settings.duckdb_threads,
+            duckdb_memory_bytes=settings.duckdb_memory_bytes,
+            advance=self.progress.advance,
+            finish=self.progress.finish,
+            slots=lambda cpu, memory: slots(settings, cpu, memory),
+        )
+        self.stages: list[dict[str, Any]] = []
+        self.gates: list[dict[str, Any]] = []
+        self.failed: dict[str, str] = {}
+        self.memory: list[tuple[float, int]] = []
+        self.hardware = {"workers": settings.workers, "memory_budget_bytes": settings.memory_bytes, **asdict(detect(self.lake))}
+        self.log = logging.getLogger("bookmill")
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._watch_memory, name="memory", daemon=True)
+
+    def __enter__(self) -> Run:
+        for path in remove_partials(self.lake) if self.lake.exists() else []:
+            self.log.info("removed %s, left behind by a run that died", path)
+        self.progress.__enter__()
+        self._watch.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._ended.set()
+        self._watch.join()
+        self.progress.__exit__(reason[0])
+
+    def _watch_memory(self) -> None:
+        process = psutil.Process()
+        while True:
+            self.memory.append((round(time.perf_counter() - self._start, 2), process.memory_info().rss))
+            if self._ended.wait(MEMORY_EVERY_S):
+                return
+
+    def batches(self, items: Sequence[Item], weight: Callable[[Item], int]) -> list[tuple[Item, ...]]:
+        """Items in groups for one task each: one large partition alone, or many small ones together (a task costs 5 ms and more)."""
+        groups: list[list[Item]] = []
+        load = 0
+        most = 1 if len(items) <= 4 * self.settings.workers else self.settings.max_partitions_per_batch
+        for item in items:
+            if not groups or len(groups[-1]) >= most or load + weight(item) > 2_000_000:
+                groups.append([])
+                load = 0
+            groups[-1].append(item)
+            load += weight(item)
+        return [tuple(group) for group in groups]
+
+    def stage(
+        self, task: Task[..., Any], batches: Sequence[tuple[Any, ...]], done: Callable[[Any], bool], name: str, **arguments: Any
+    ) -> list[Outcome]:
+        """Submit `task` once per batch (as its argument `name`), wait, and book what came of each job. Returns the outcomes that went well."""
+        start = time.perf_counter()
+        equipped = equip(task, self.settings)
+        extra = arguments.pop("contents", None)
+        futures = []
+        for batch in batches:
+            more = {"contents": extra(batch)} if extra else {}
+            label = label_of(batch)
+            futures.append(
+                submit_checked(
+                    equipped, all(done(item) for item in batch), lake=str(self.lake), **{name: batch}, **arguments, **more, label=label, run=self.work
+                )
+            )
+        outcomes = [outcome for future in futures for outcome in self._result(future)]
+        seconds = time.perf_counter() - start
+        rows = sum(o.rows for o in outcomes)
+        self.stages.append({"stage": task.name, "partition": "all", "seconds": round(seconds, 3), "rows": rows, "bytes": 0})
+        for outcome in outcomes:
+            if outcome.error:
+                self.failed[outcome.subject] = outcome.error
+                self.log.error("%s %s: %s", task.name, outcome.subject, outcome.error)
+        return [o for o in outcomes if not o.error]
+
+    def _result(self, future: PrefectFuture[Any]) -> list[Outcome]:
+        result = future.result(raise_on_failure=False)
+        if isinstance(result, PartitionsFailed):
+            return result.outcomes
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def finished(self) -> str:
+        """ISO time now."""
+        return datetime.now(UTC).isoformat(timespec="seconds")
+
+    @property
+    def code(self) -> str:
+        """Version of the output bytes."""
+        return CODE_VERSION
+
+
+def label_of(batch: Sequence[Any]) -> str:
+    """A name for a batch that a person finds again in the interface."""
+    first = batch[0]
+    text = getattr(first, "name", None) or str(getattr(first, "partition", first))
+    return text if len(batch) == 1 else f"{text} and {len(batch) - 1} more ({digest([str(b) for b in batch])[:6]})"
+
+
+def partition_facts(partition: Partition) -> dict[str, Any]:
+    """The partition as JSON values."""
+    return asdict(partition)

@@ -1,0 +1,1 @@
+from tasks.scanning.events_file import quarantine_rows, read_events

@@ -1,0 +1,46 @@
+"""The pictures of one partition, from its heatmap grid and trades. Painting is in heatmap_png.py and heatmap_html.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tasks.heatmap_grid import HeatmapGrid
+from tasks.partitions import Partition
+from tasks.publishing.heatmap_html import draw_html
+from tasks.publishing.heatmap_png import draw_png
+from tasks.schemas import SIDES, char_codes
+
+LAYER = "heatmap"
+SUFFIXES = (".png", ".html")
+
+
+def are_drawn(lake: Path, partition: Partition) -> bool:
+    """Whether both pictures are there and not older than the grid. They have no footer to hold a stamp; the grid has."""
+    grid = lake / partition.path(LAYER)
+    pictures = [lake / partition.path(LAYER, suffix=suffix) for suffix in SUFFIXES]
+    return all(p.exists() and p.stat().st_mtime_ns >= grid.stat().st_mtime_ns for p in pictures)
+
+
+def draw(lake: Path, partition: Partition, clock: str) -> dict[str, str]:
+    """Draw PNG and HTML beside the grid; suffix -> path relative to the lake. clock: the grid's, ts_recv or ts_event."""
+    paths = {suffix: partition.path(LAYER, suffix=suffix) for suffix in SUFFIXES}
+    if are_drawn(lake, partition):
+        return paths
+    grid = HeatmapGrid.load(lake / partition.path(LAYER))
+    table = pq.read_table(
+        lake / partition.path("trades"), columns=[clock, "price", "size", "side"], partitioning=None, read_dictionary=["side"]
+    ).combine_chunks()
+    side = table["side"].chunk(0).indices.to_numpy() if table.num_rows else np.zeros(0, np.int8)
+    trades = (
+        table[clock].cast("int64").to_numpy(),
+        table["price"].to_numpy(),
+        table["size"].to_numpy(),
+        char_codes(tuple(table["side"].chunk(0).dictionary.to_pylist()) if table.num_rows else SIDES)[side],
+    )
+    title = f"{partition.symbol}  {partition.date}  {partition.dataset}"
+    draw_png(grid, trades, lake / paths[".png"], title=title)
+    draw_html(grid, trades, lake / paths[".html"], title=title)
+    return paths

@@ -1,0 +1,114 @@
+"""The lake as SQL: one DuckDB view per layer, read-only, with prices as decimals on demand. Opens and asks; never writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from tasks.errors import StorageError, UsageError
+from tasks.schemas import UNDEF_PRICE
+
+_MACROS = (
+    # int64 1e-9 to an exact decimal; NULL where the price is not set. A DECIMAL cast alone keeps the scale wrong, the product is exact.
+    f"CREATE MACRO price(x) AS CASE WHEN x = {UNDEF_PRICE} THEN NULL ELSE (x::DECIMAL(28, 0) * 0.000000001::DECIMAL(10, 9))::DECIMAL(28, 9) END",
+    f"CREATE MACRO price_f(x) AS CASE WHEN x = {UNDEF_PRICE} THEN NULL ELSE x::DOUBLE / 1e9 END",
+)
+
+
+def layers(lake: Path) -> dict[str, list[Path]]:
+    """Layer name -> its Parquet files, sorted. Files still being written (dot names) do not count."""
+    if not lake.is_dir():
+        raise StorageError(f"There is no lake at {lake}. Give the folder that a run wrote to with --lake.")
+    found = {}
+    for folder in sorted(lake.iterdir()):
+        if folder.is_dir() and not folder.name.startswith("."):
+            files = sorted(f for f in folder.rglob("*.parquet") if not f.name.startswith("."))
+            if files:
+                found[folder.name] = files
+    return found
+
+
+def open_lake(lake: Path, *, threads: int | None = None, memory_bytes: int | None = None) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB connection with a view per layer of `lake`; close it when done. One connection per thread: do not share it.
+
+    Each view has the layer's name ("mbp-10-1s", to be quoted) and one with underscores (mbp_10_1s). To the columns of the files come
+    `dataset` and `date` from their paths; `symbol` is the one in the data (in paths it is URL-quoted). price(x) gives DECIMAL(28, 9),
+    price_f(x) DOUBLE, both NULL where the price is not set. After opening, the connection may read files of the lake only and its settings
+    are locked. Raises StorageError without a lake.
+    """
+    found = layers(lake)
+    connection = duckdb.connect()
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        if threads is not None:
+            connection.execute("SET threads = ?", [threads])
+        if memory_bytes is not None:
+            connection.execute("SET memory_limit = ?", [f"{memory_bytes}B"])
+        for macro in _MACROS:
+            connection.execute(macro)
+        for layer, files in found.items():
+            _create_views(connection, lake, layer, files, taken=set(found))
+        # Views are bound again at each use: their files must stay allowed, everything else on the machine or the network not.
+        connection.execute("SET allowed_directories = ?", [[f"{lake.resolve()}/"]])
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def query(lake: Path, sql: str, *, parameters: Sequence[object] = (), threads: int | None = None, memory_bytes: int | None = None) -> pa.Table:
+    """The result of one SELECT over the views of `open_lake`; user values go into `parameters` ($1 or ?), never into `sql`.
+
+    Raises UsageError for SQL that DuckDB refuses and for any statement that is not a query.
+    """
+    with open_lake(lake, threads=threads, memory_bytes=memory_bytes) as connection:
+        try:
+            statements = connection.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise UsageError("Only one SELECT can be asked of the lake: it is read-only")
+            return connection.sql(sql, params=list(parameters) or None).to_arrow_table()
+        except duckdb.Error as fault:
+            names = ", ".join(row[0] for row in connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").fetchall())
+            raise UsageError(f"The query failed: {fault}. Views: {names or 'none, the lake is empty'}") from fault
+
+
+def alias(layer: str) -> str:
+    """The name of `layer` that needs no quotes in SQL: "mbp-10-1s" is mbp_10_1s."""
+    return "".join(c if c.isalnum() and c.isascii() else "_" for c in layer)
+
+
+def _create_views(connection: duckdb.DuckDBPyConnection, lake: Path, layer: str, files: list[Path], taken: set[str]) -> None:
+    """Views of one layer.
+
+    DuckDB's own reading of hive paths would shadow the file's `symbol` with the URL-quoted one and make numbers of symbols such as 0005, so
+    dataset and date come from the file name; a filter on them still skips files unread. A view cannot hold parameters: names are quoted.
+    """
+    described = connection.execute("DESCRIBE SELECT * FROM read_parquet($1, hive_partitioning = false)", [str(files[0])]).fetchall()
+    own = {row[0] for row in described}  # sources and ledger have dataset and date in the file
+    parts = {part.partition("=")[0] for part in files[0].relative_to(lake).parts[:-1] if "=" in part}
+    columns = [f"{_from_path(name)} AS {name}" for name in ("dataset", "date") if name in parts - own]
+    listed = ", ".join(_literal(str(f.resolve())) for f in files)
+    for name in dict.fromkeys((layer, alias(layer))):
+        if name == layer or name not in taken:
+            connection.execute(
+                f"CREATE VIEW {_identifier(name)} AS SELECT {', '.join([*columns, '* EXCLUDE (filename)'])} "
+                f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false, filename = true)"
+            )
+
+
+def _from_path(name: str) -> str:
+    value = f"url_decode(regexp_extract(filename, '^.*/{name}=([^/]*)/', 1))"
+    return f"{value}::DATE" if name == "date" else value
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _identifier(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'

@@ -1,0 +1,104 @@
+"""`WindowReplay`: windowed replay of a level-N message file with its published book beside it. Plain Python; the rules are in window_kernels.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tasks.errors import BookError
+from tasks.reconstruction.replay import Samples, Sampling
+from tasks.reconstruction.window_kernels import (
+    W_COUNTERS,
+    W_DIVERGED_LEVEL,
+    W_DIVERGED_MESSAGE,
+    W_GRID_FULL,
+    W_REASON,
+    W_STATE_SIZE,
+    W_STATUS,
+    WindowBatch,
+    WindowBook,
+    replay_window,
+)
+from tasks.schemas import F_LAST, NO_BOOK, REASONS, STATUSES
+
+_NO_MARKS = np.zeros(0, np.int64)
+
+
+class WindowReplay(Sampling):
+    """Replay by price level within the top `levels` of the file; rows hold the best min(depth, levels).
+
+    Order counts are not known in such a file: ct is 0 throughout. Rows of levels beyond the file's are empty.
+    """
+
+    def __init__(
+        self, *, levels: int, depth: int, interval_ns: int, clock: str, windows: Sequence[tuple[int, int]] | None, strict: bool, batch_rows: int
+    ) -> None:
+        super().__init__(depth, interval_ns, windows, batch_rows, starts_valid=False)
+        state = np.zeros(W_STATE_SIZE, np.int64)
+        state[W_STATUS], state[W_REASON], state[W_DIVERGED_MESSAGE] = NO_BOOK, REASONS.index("no_snapshot"), -1
+        self.book = WindowBook(
+            px=np.zeros((2, levels + 1), np.int64),
+            sz=np.zeros((2, levels + 1), np.int64),
+            held=np.zeros(2, np.int64),
+            state=state,
+            counters=np.zeros(len(W_COUNTERS), np.int64),
+        )
+        self._levels, self._shown, self._clock_name, self._strict = levels, min(depth, levels), clock, strict
+
+    def feed(self, columns: dict[str, np.ndarray], truth: np.ndarray, marks: np.ndarray = _NO_MARKS) -> Iterator[Samples]:
+        """Apply one batch of event columns; truth int64[m, levels, 4] is the published book after each of its m event ends."""
+        n = len(columns["price"])
+        if n == 0:
+            return
+        ends = int(np.count_nonzero(columns["flags"] & F_LAST))
+        if ends != len(truth):
+            raise BookError(f"{ends} event ends but {len(truth)} published books in a batch; delete the partition's events and start again.")
+        running = self.start(columns, self._clock_name)
+        batch = WindowBatch(
+            action=columns["action"], side=columns["side"], flags=columns["flags"], price=columns["price"], size=columns["size"],
+            clock=running, sequence=columns["sequence"], marks=marks,
+        )  # fmt: skip
+        at, row, code = 0, 0, W_GRID_FULL
+        while code == W_GRID_FULL:
+            code, at, row = replay_window(
+                batch, at, n, truth, row, self.book, self.clock, self.top, self.rows, self.bbo, self.grid, self.trades,
+                self.windows, self._levels, self._shown,
+            )  # fmt: skip
+            yield self.take({**columns, "clock": running})
+        if self._strict and self.diverged:
+            message, level = self.diverged
+            raise BookError(
+                f"After message {message:,} the rebuilt book differs from the published one at level {level + 1}. "
+                "Rerun with --on-book-error suspect to mark the rows from there on instead."
+            )
+
+    @property
+    def diverged(self) -> tuple[int, int] | None:
+        """(message, level) of the first difference from the published book, both 0-based; None when there is none."""
+        message = int(self.book.state[W_DIVERGED_MESSAGE])
+        return None if message < 0 else (message, int(self.book.state[W_DIVERGED_LEVEL]))
+
+    def counters(self) -> dict[str, int]:
+        """Counts by name, see window_kernels.W_COUNTERS."""
+        return dict(zip(W_COUNTERS, self.book.counters.tolist(), strict=True))
+
+    def status(self) -> tuple[str, str]:
+        """(status, reason) after the last record."""
+        return STATUSES[self.book.state[W_STATUS]], REASONS[self.book.state[W_REASON]]
+
+    def closing(self) -> dict[str, np.ndarray]:
+        """No orders: only levels are known in a windowed file."""
+        return {"side": np.zeros(0, np.uint8), "price": np.zeros(0, np.int64), "order_id": np.zeros(0, np.uint64), "size": np.zeros(0, np.int64)}
+
+    def end_facts(self) -> dict[str, Any]:
+        """Levels held and the touch at the end, and the first difference from the published book."""
+        diverged = self.diverged
+        return {
+            "bid_levels": int(self.book.held[0]),
+            "ask_levels": int(self.book.held[1]),
+            "orders": -1,
+            "first_difference": None if diverged is None else {"message": diverged[0], "level": diverged[1]},
+            **self.touch_facts(),
+        }

@@ -1,0 +1,218 @@
+"""Windowed replay of a level-N message file (LOBSTER) by price level, checked against the published book after every message.
+
+Such a file covers only the top N levels and starts with a book that is there already. So: seed from the first published row, apply each message
+to its level, prune below level N, and take from the published book only a newly revealed deepest level. Everything else of the published
+row is truth to compare with. Source: LOBSTER's description of its output (lobsterdata.com), and formats measured on its sample files.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numpy as np
+from numba import njit
+
+from tasks.reconstruction.book_kernels import A_ADD, A_CANCEL, A_CLEAR, A_FILL, A_MODIFY, A_TRADE, BID, R_QUARANTINED, S_BID
+from tasks.reconstruction.sample_kernels import T_NOW, T_SEQUENCE, event_end, grid_until, trade_row, wanted
+from tasks.schemas import F_LAST, HALTED, NO_BOOK, SUSPECT, UNDEF_PRICE, VALID
+
+# Columns of one batch, length n; price int64 1e-9; marks int64[m]. first: position in truth of the batch's first event end
+WindowBatch = namedtuple("WindowBatch", "action side flags price size clock sequence marks")
+
+# px, sz int64[2, N + 1] best first; held int64[2] levels held
+WindowBook = namedtuple("WindowBook", "px sz held state counters")
+
+W_STATUS, W_REASON, W_HALTED, W_SEEDED, W_DIVERGED_MESSAGE, W_DIVERGED_LEVEL, W_MESSAGES = range(7)
+W_STATE_SIZE = 8
+
+W_COUNTERS = (
+    "add", "cancel", "fill", "modify", "none", "clear", "trade",
+    "event_ends", "crossed", "locked", "unknown_level", "over_cancel", "outside_window",
+    "revealed", "pruned", "truth_compared", "truth_matched", "halts", "quarantined_before",
+)  # fmt: skip
+(K_ADD, K_CANCEL, K_FILL, K_MODIFY, K_NONE, K_CLEAR, K_TRADE, K_EVENT_ENDS, K_CROSSED, K_LOCKED, K_UNKNOWN, K_OVER, K_OUTSIDE,
+ K_REVEALED, K_PRUNED, K_COMPARED, K_MATCHED, K_HALTS, K_QUARANTINED) = range(19)  # fmt: skip
+R_HALT, R_TRUTH = 8, 9
+W_DONE, W_GRID_FULL = 0, 1
+
+
+@njit(nogil=True, cache=True)
+def _place(book, side, price):
+    """(position of the level or where it would stand, whether it is there)."""
+    sign = 1 if side == BID else -1
+    for k in range(book.held[side]):
+        if book.px[side, k] == price:
+            return k, True
+        if sign * book.px[side, k] < sign * price:
+            return k, False
+    return book.held[side], False
+
+
+@njit(nogil=True, cache=True)
+def _open(book, side, k, price, size):
+    """Insert a level at position k; the arrays have room for N + 1."""
+    for j in range(book.held[side], k, -1):
+        book.px[side, j] = book.px[side, j - 1]
+        book.sz[side, j] = book.sz[side, j - 1]
+    book.px[side, k] = price
+    book.sz[side, k] = size
+    book.held[side] += 1
+
+
+@njit(nogil=True, cache=True)
+def _close(book, side, k):
+    """Remove the level at position k."""
+    for j in range(k, book.held[side] - 1):
+        book.px[side, j] = book.px[side, j + 1]
+        book.sz[side, j] = book.sz[side, j + 1]
+    book.held[side] -= 1
+
+
+@njit(nogil=True, cache=True)
+def _apply(book, action, side, price, size, depth):
+    """Change one level; a message that does not fit the book is counted."""
+    k, there = _place(book, side, price)
+    if action == A_ADD:
+        if there:
+            book.sz[side, k] += size
+        else:
+            _open(book, side, k, price, size)
+    elif not there:
+        book.counters[K_UNKNOWN] += 1
+    elif size >= book.sz[side, k]:
+        if size > book.sz[side, k]:
+            book.counters[K_OVER] += 1
+        _close(book, side, k)
+    else:
+        book.sz[side, k] -= size
+    if book.held[side] > depth:
+        book.held[side] = depth
+        book.counters[K_PRUNED] += 1
+
+
+@njit(nogil=True, cache=True)
+def _seed(book, row, depth):
+    """Take the whole published row (ask px, ask sz, bid px, bid sz by level)."""
+    for side in range(2):
+        held = 0
+        for k in range(depth):
+            price = row[k, 2 if side == BID else 0]
+            if price != UNDEF_PRICE:
+                book.px[side, held] = price
+                book.sz[side, held] = row[k, 3 if side == BID else 1]
+                held += 1
+        book.held[side] = held
+
+
+@njit(nogil=True, cache=True)
+def _reveal(book, row, depth):
+    """Take a deepest level that the published row has beyond the held ones; only one can have come into the window."""
+    for side in range(2):
+        k = book.held[side]
+        if k < depth:
+            price = row[k, 2 if side == BID else 0]
+            if price != UNDEF_PRICE and (k + 1 == depth or row[k + 1, 2 if side == BID else 0] == UNDEF_PRICE):
+                book.px[side, k] = price
+                book.sz[side, k] = row[k, 3 if side == BID else 1]
+                book.held[side] += 1
+                book.counters[K_REVEALED] += 1
+
+
+@njit(nogil=True, cache=True)
+def _first_difference(book, row, depth):
+    """Level at which the book differs from the published row, -1 when it does not."""
+    for k in range(depth):
+        for side in range(2):
+            price = row[k, 2 if side == BID else 0]
+            size = row[k, 3 if side == BID else 1]
+            held = k < book.held[side]
+            if held != (price != UNDEF_PRICE):
+                return k
+            if held and (book.px[side, k] != price or book.sz[side, k] != size):
+                return k
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid, trades, windows, depth, shown):
+    """Apply records start..n-1; truth int64[m, depth, 4] holds the published book after each event end, `row` is the next one to use.
+
+    depth: levels of the file; shown: levels written, at most depth. Returns (code, next record, next row): W_DONE, or W_GRID_FULL (empty the grid
+    buffer and go on). A difference from the truth makes the book suspect from there on; it is not repaired. Twin: tests/oracles/naive_window.py
+    """
+    state = book.state
+    counters = book.counters
+    mark = 0
+    while mark < batch.marks.shape[0] and batch.marks[mark] < start:
+        mark += 1
+    for i in range(start, n):
+        now = max(clock[T_NOW], batch.clock[i])
+        ends = (batch.flags[i] & F_LAST) != 0
+        if ends and not grid_until(clock, top, grid, windows, shown, now):
+            return W_GRID_FULL, i, row
+        clock[T_NOW] = now
+        is_wanted = wanted(clock, windows)
+        while mark < batch.marks.shape[0] and batch.marks[mark] == i:
+            counters[K_QUARANTINED] += 1
+            if state[W_STATUS] == VALID:
+                state[W_STATUS] = SUSPECT
+                state[W_REASON] = R_QUARANTINED
+            mark += 1
+        action = batch.action[i]
+        if action == A_TRADE:
+            counters[K_TRADE] += 1
+            if is_wanted:
+                trade_row(clock, top, trades, i)
+        elif action in (A_ADD, A_CANCEL):
+            counters[K_ADD if action == A_ADD else K_CANCEL] += 1
+            if state[W_SEEDED]:
+                _apply(book, action, BID if batch.side[i] == S_BID else 1, batch.price[i], np.int64(batch.size[i]), depth)
+        elif action == A_FILL:
+            counters[K_FILL] += 1
+        elif action == A_MODIFY:
+            counters[K_MODIFY] += 1
+        elif action == A_CLEAR:
+            counters[K_CLEAR] += 1
+        else:
+            counters[K_NONE] += 1
+            if batch.price[i] != UNDEF_PRICE:  # a halt message: -1 halted, 0 quoting resumes, 1 trading resumes
+                counters[K_HALTS] += 1
+                state[W_HALTED] = 1 if batch.price[i] < 0 else 0
+        if not ends:
+            continue
+        if not state[W_SEEDED]:
+            _seed(book, truth[row], depth)
+            state[W_SEEDED] = 1
+            if state[W_STATUS] == NO_BOOK:
+                state[W_STATUS] = VALID
+                state[W_REASON] = 0
+        else:
+            _reveal(book, truth[row], depth)
+            counters[K_COMPARED] += 1
+            level = _first_difference(book, truth[row], depth)
+            if level < 0:
+                counters[K_MATCHED] += 1
+            else:
+                if state[W_DIVERGED_MESSAGE] < 0:
+                    state[W_DIVERGED_MESSAGE] = state[W_MESSAGES]
+                    state[W_DIVERGED_LEVEL] = level
+                if state[W_STATUS] == VALID:
+                    state[W_STATUS] = SUSPECT
+                    state[W_REASON] = R_TRUTH
+        state[W_MESSAGES] += 1
+        row += 1
+        counters[K_EVENT_ENDS] += 1
+        for side in range(2):
+            for k in range(shown):
+                held = k < book.held[side]
+                top.px[side, k] = book.px[side, k] if held else UNDEF_PRICE
+                top.sz[side, k] = book.sz[side, k] if held else 0
+        if book.held[0] > 0 and book.held[1] > 0:
+            if book.px[0, 0] > book.px[1, 0]:
+                counters[K_CROSSED] += 1
+            elif book.px[0, 0] == book.px[1, 0]:
+                counters[K_LOCKED] += 1
+        clock[T_SEQUENCE] = batch.sequence[i]
+        halted = state[W_HALTED] == 1 and state[W_STATUS] == VALID
+        event_end(clock, top, rows, bbo, shown, i, HALTED if halted else state[W_STATUS], R_HALT if halted else state[W_REASON], is_wanted)
+    return W_DONE, n, row

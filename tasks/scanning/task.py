@@ -1,0 +1,27 @@
+"""The decode task: sources to events files. Boundary only; see decode.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from tasks.partitions import MboRecipe, SourceFile
+from tasks.scanning.decode import decode
+from tasks.work import Outcome, Work, run_each
+
+
+@task(name="decode", task_run_name="decode {label}")
+def decode_sources(lake: str, sources: tuple[SourceFile, ...], recipe: MboRecipe, salvage: bool, label: str, run: Work) -> list[Outcome]:
+    """Decode, filter and check each source; values are `Decoded`."""
+
+    def body(source: SourceFile):
+        with run.slots(1, run.memory_bytes):
+            found = decode(
+                source, Path(lake), recipe, batch_rows=run.batch_rows, memory_bytes=run.memory_bytes, salvage=salvage,
+                progress=lambda rows, size: run.advance(source.name, rows, size),
+            )  # fmt: skip
+        run.finish(source.name)
+        return found, found.rows_in, found.skipped
+
+    return run_each(sources, lambda source: source.name, body)

@@ -1,0 +1,81 @@
+"""How a task runs, as opposed to what it makes: sizes, slots and progress; and what it says when it is done. Imports no orchestration.
+
+Every task takes a batch of jobs. A job that fails for a reason of its own does not stop the others: all are tried, then `PartitionsFailed`
+tells which failed. Faults that can pass are raised as they are, so that the task is retried; what was finished is found done then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from tasks.errors import BookmillError
+
+Job = TypeVar("Job")
+
+
+def _no_slots(cpu: int, memory_bytes: int) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def _no_progress(key: str, rows: int = 0, bytes: int = 0) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Work:
+    """batch_rows: rows of a batch; memory_bytes: what one task may hold; duckdb_*: of one connection; advance(key, rows, bytes) and finish(key)
+    report progress; slots(cpu, memory_bytes) is a context that waits for room. The defaults suit a plain call in a script.
+    """
+
+    batch_rows: int = 65_536
+    memory_bytes: int = 512 << 20
+    duckdb_threads: int = 2
+    duckdb_memory_bytes: int = 1 << 30
+    advance: Callable[..., None] = field(default=_no_progress, repr=False)
+    finish: Callable[[str], None] = field(default=_no_progress, repr=False)
+    slots: Callable[[int, int], AbstractContextManager[None]] = field(default=_no_slots, repr=False)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job. subject: the source's name or the partition; rows: events or rows worked on; error: "" when it went well."""
+
+    subject: str
+    seconds: float
+    rows: int
+    skipped: bool
+    value: Any = None
+    error: str = ""
+
+
+class PartitionsFailed(BookmillError):
+    """Some jobs of a batch failed for reasons of their own; `outcomes` has all of the batch."""
+
+    def __init__(self, outcomes: Sequence[Outcome]) -> None:
+        self.outcomes = list(outcomes)
+        failed = [o for o in self.outcomes if o.error]
+        super().__init__(f"{len(failed)} of {len(self.outcomes)} failed. " + " | ".join(f"{o.subject}: {o.error}" for o in failed[:5]))
+
+    def __reduce__(self):
+        return (PartitionsFailed, (self.outcomes,))
+
+
+def run_each(jobs: Sequence[Job], subject: Callable[[Job], str], body: Callable[[Job], tuple[Any, int, bool]]) -> list[Outcome]:
+    """Run body(job) -> (value, rows, skipped) for each job. Raises PartitionsFailed at the end when any failed; a passing fault at once."""
+    outcomes: list[Outcome] = []
+    for job in jobs:
+        start = time.perf_counter()
+        try:
+            value, rows, skipped = body(job)
+            outcomes.append(Outcome(subject(job), time.perf_counter() - start, rows, skipped, value))
+        except BookmillError as fault:
+            if fault.transient:
+                raise
+            outcomes.append(Outcome(subject(job), time.perf_counter() - start, 0, False, None, f"{type(fault).__name__}: {fault}"))
+    if any(o.error for o in outcomes):
+        raise PartitionsFailed(outcomes)
+    return outcomes

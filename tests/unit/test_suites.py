@@ -1,0 +1,392 @@
+"""Every expectation of every suite: one broken row, and exactly that expectation fails. Cases are found by the suites' own rule names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.schemas import BARS, EVENTS, F_LAST, F_SNAPSHOT, FEATURES, TRADES, UNDEF_PRICE, books_schema
+from validation.gate import GateReport, run_gate
+from validation.rules import Context
+from validation.suites import SUITES, suite_of
+from validation.suites.events import EARLIEST_NS, LATEST_NS, UNDEF_SIZE
+
+Rows = dict[str, list[Any]]  # column -> values; times as int64 ns
+T0 = 1_700_000_000_000_000_000
+SECOND = 1_000_000_000
+TICK = 250_000_000
+N = 12
+ALWAYS = {"publisher_id": 1, "instrument_id": 5602, "symbol": "ESH4"}
+
+
+def table_of(rows: Rows, schema: pa.Schema) -> pa.Table:
+    """The rows with the types of `schema`."""
+    arrays = []
+    for column in schema:
+        kind = column.type
+        if pa.types.is_timestamp(kind):
+            arrays.append(pa.array(rows[column.name], pa.int64()).cast(kind))
+        elif pa.types.is_dictionary(kind):
+            arrays.append(pa.array(rows[column.name], pa.string()).dictionary_encode().cast(kind))
+        else:
+            arrays.append(pa.array(rows[column.name], kind))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def write(path: Path, rows: Rows, schema: pa.Schema, row_group_size: int = 5) -> Path:
+    """Several row groups, so that neighbours are compared across their borders too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table_of(rows, schema), path, row_group_size=row_group_size)
+    return path
+
+
+def _rows(schema: pa.Schema, n: int = N, **columns: Any) -> Rows:
+    filled: Rows = {name: [0] * n for name in schema.names}
+    for name, value in {**ALWAYS, "status": "valid", "reason": "", **columns}.items():
+        if name in filled:
+            filled[name] = list(value) if isinstance(value, list | range | np.ndarray) else [value] * n
+    return filled
+
+
+def good_events() -> Rows:
+    return _rows(
+        EVENTS, ts_event=[T0 + k * SECOND for k in range(N)], ts_recv=[T0 + k * SECOND + 500 for k in range(N)],
+        action=list("RAAAMTFCANAC"), side=list("NABAABABANBA"),
+        price=[UNDEF_PRICE if a in "RN" else -100 * TICK + k * TICK for k, a in enumerate("RAAAMTFCANAC")],
+        size=[0 if a in "RN" else 3 for a in "RAAAMTFCANAC"], order_id=range(100, 100 + N), flags=F_LAST | 2, sequence=range(N),
+    )  # fmt: skip
+
+
+def good_books(depth: int, *, grid: bool, counts: bool = True) -> Rows:
+    times = [T0 + k * SECOND for k in range(N)]
+    as_of = [None, *(t - 7 for t in times[1:])] if grid else [t + 500 for t in times]
+    age = [-1] + [7] * (N - 1) if grid else 0
+    rows = _rows(books_schema(depth), ts_event=times, ts_recv=times if grid else [t + 500 for t in times], as_of=as_of, age_ns=age, sequence=range(N))
+    for level in range(depth):
+        for side, sign in (("bid", -1), ("ask", 1)):
+            rows[f"{side}_px_{level:02d}"] = [1000 * TICK + sign * (level + 1) * TICK] * N
+            rows[f"{side}_sz_{level:02d}"] = [5 + level] * N
+            rows[f"{side}_ct_{level:02d}"] = [2 if counts else 0] * N
+    for side in ("bid", "ask"):  # row 0 has no book yet; row 1 has lost its deepest level
+        for level, row in [(level, 0) for level in range(depth)] + [(depth - 1, 1)]:
+            empty(rows, side, level, row)
+    rows["status"][0], rows["reason"][0] = "no_book", "no_snapshot"
+    return rows
+
+
+def empty(rows: Rows, side: str, level: int, row: int) -> None:
+    """Make a level empty."""
+    for kind, value in (("px", UNDEF_PRICE), ("sz", 0), ("ct", 0)):
+        rows[f"{side}_{kind}_{level:02d}"][row] = value
+
+
+def good_trades() -> Rows:
+    return _rows(
+        TRADES, ts_event=[T0 + k * SECOND for k in range(N)], ts_recv=[T0 + k * SECOND + 500 for k in range(N)], price=1000 * TICK, size=3,
+        side=list("ABNABNABNABN"), side_method=["feed", "quote", "none"] * 4, sequence=range(N),
+        bid_px_00=[UNDEF_PRICE] + [999 * TICK] * (N - 1), ask_px_00=1000 * TICK, bid_sz_00=[0] + [4] * (N - 1), ask_sz_00=4,
+    )  # fmt: skip
+
+
+def good_bars() -> Rows:
+    starts = [T0 + k * SECOND for k in range(N)]
+    return _rows(
+        BARS, ts_event=starts, ts_close=[t + SECOND for t in starts], open=-5 * TICK, high=-2 * TICK, low=-9 * TICK, close=-3 * TICK,
+        volume=10, vwap=-4 * TICK, trades=4, buy_volume=6, sell_volume=3, valid_share=[0.0, 1.0] * (N // 2),
+    )  # fmt: skip
+
+
+def good_features() -> Rows:
+    times = [T0 + k * SECOND for k in range(N)]
+    undefined = [None] + [0.5] * (N - 1)
+    return _rows(
+        FEATURES, ts_event=times, as_of=[None, *times[1:]], age_ns=[-1] + [0] * (N - 1), spread=[UNDEF_PRICE] + [TICK] * (N - 1), mid=undefined,
+        microprice=undefined, imbalance_1=undefined, imbalance_n=[0.0] + [-1.0] * (N - 1), ofi=-4, realised_vol=0.0, trades=2, volume=5,
+        signed_volume=-5, last_side=["N"] + ["B"] * (N - 1), last_side_method=["none"] + ["feed"] * (N - 1),
+    )  # fmt: skip
+
+
+def put(column: str, value: Any, row: int = 5) -> Callable[[Rows], None]:
+    """Replace one cell."""
+
+    def change(rows: Rows) -> None:
+        rows[column][row] = value
+
+    return change
+
+
+def put_all(**cells: Any) -> Callable[[Rows], None]:
+    """Replace several cells of row 5."""
+
+    def change(rows: Rows) -> None:
+        for column, value in cells.items():
+            rows[column][5] = value
+
+    return change
+
+
+def repeat(row: int) -> Callable[[Rows], None]:
+    """Write a row over the one after it."""
+
+    def change(rows: Rows) -> None:
+        for values in rows.values():
+            values[row + 1] = values[row]
+
+    return change
+
+
+def drop(row: int) -> Callable[[Rows], None]:
+    """Leave one row out."""
+
+    def change(rows: Rows) -> None:
+        for values in rows.values():
+            del values[row]
+
+    return change
+
+
+def no_gap(rows: Rows) -> None:
+    empty(rows, "ask", 0, 5)
+
+
+def late_first_row(rows: Rows) -> None:
+    """The first row was captured after the second; without a complete event before it, it has no as_of to betray it."""
+    rows["ts_recv"][0], rows["as_of"][0], rows["age_ns"][0] = T0 + SECOND + 501, None, -1
+
+
+STATUS = {
+    "status_known": put_all(status="fine", reason="halt"),
+    "reason_known": put_all(status="suspect", reason="hunch"),
+    "reason_fits_status": put("reason", "halt"),
+    "one_partition": put("instrument_id", 7, row=N - 1),
+}
+LEVELS = {
+    **STATUS,
+    "sizes_fit_prices": put("bid_sz_00", 0),
+    "counts_fit_prices": put("ask_ct_00", 0),
+    "not_crossed": put("bid_px_00", 1001 * TICK),
+    "age_fits_as_of": put("age_ns", 8),
+    "no_nulls": put("sequence", None),
+}
+DEEP = {**LEVELS, "levels_ordered": put("bid_px_01", 999 * TICK), "no_gap_levels": no_gap}
+ON_EVENTS = {
+    "no_look_ahead": put("as_of", T0 + 5 * SECOND + 501),
+    "time_ordered": put("as_of", T0 + 4 * SECOND + 499),
+    "clock_ordered": late_first_row,
+}
+ON_GRID = {"no_look_ahead": put("as_of", T0 + 5 * SECOND + 1), "grid_equally_spaced": drop(5)}
+BAR = {
+    "high_is_highest": put_all(high=-4 * TICK, vwap=-5 * TICK),
+    "low_is_lowest": put("low", -4 * TICK),
+    "vwap_in_range": put("vwap", -2 * TICK + 1),
+    "volume_not_negative": put("volume", -1),
+    "sides_within_volume": put("buy_volume", 8),
+    "has_trades": put("trades", 0),
+    "valid_share_is_share": put("valid_share", 1.0000001),
+    "status_known": put("status", "fine"),
+    "no_nulls": put("open", None),
+    "one_partition": put("symbol", "NQH4"),
+}
+
+# suite, context, good rows, rule name -> the break that only this rule may notice
+CASES: dict[str, tuple[str, dict[str, Any], Callable[[], Rows], dict[str, Callable[[Rows], None]]]] = {
+    "events": ("events", {}, good_events, {
+        "action_known": put("action", "AC", row=1),
+        "side_known": put("side", ""),
+        "price_defined": put("price", UNDEF_PRICE),
+        "size_usable": put("size", UNDEF_SIZE),
+        "times_in_range": put("ts_event", EARLIEST_NS - 1),
+        "size_not_zero": put("size", 0),
+        "received_after_event": put("ts_event", T0 + 6 * SECOND + 501),
+        "flags_known": put("flags", F_LAST | 1),
+        "received_in_order": put_all(ts_event=T0 + 4 * SECOND, ts_recv=T0 + 4 * SECOND + 499),
+        "ends_with_last": put("flags", 0, row=N - 1),
+        "no_repeated_record": repeat(7),
+        "one_partition": put("publisher_id", 2, row=0),
+        "no_nulls": put("order_id", None),
+    }),
+    "books-grid": ("books", {"depth": 3, "grid": True, "has_counts": True, "interval_ns": SECOND},
+                   lambda: good_books(3, grid=True), {**DEEP, **ON_GRID, "age_fits_as_of": put("age_ns", 8)}),
+    "books-grid-any-step": ("books", {"depth": 3, "grid": True}, lambda: good_books(3, grid=True), {**DEEP, **ON_GRID}),
+    "books-events": ("books", {"depth": 3, "clock": "ts_recv"}, lambda: good_books(3, grid=False), {**DEEP, **ON_EVENTS}),
+    "books-events-venue-clock": ("books", {"depth": 3, "clock": "ts_event"}, lambda: good_books(3, grid=False),
+                                 {**DEEP, **ON_EVENTS, "clock_ordered": put("ts_event", T0 + 4 * SECOND - 1)}),
+    "books-without-counts": ("books", {"depth": 3, "has_counts": False}, lambda: good_books(3, grid=False, counts=False),
+                             {**DEEP, **ON_EVENTS, "counts_fit_prices": put("bid_ct_02", 1)}),
+    "bbo": ("books", {"depth": 1, "has_counts": True}, lambda: good_books(1, grid=False), {**LEVELS, **ON_EVENTS}),
+    "trades": ("trades", {}, good_trades, {
+        **STATUS,
+        "size_positive": put("size", 0),
+        "price_defined": put("price", UNDEF_PRICE),
+        "side_known": put_all(side="AB", side_method="tick"),
+        "method_known": put_all(side="A", side_method="guess"),
+        "method_fits_side": put_all(side="A", side_method="none"),
+        "inside_touch": put("price", 1000 * TICK + 1),
+        "received_in_order": put("ts_recv", T0),
+        "no_nulls": put("ask_sz_00", None),
+    }),
+    "bars-time": ("bars", {}, good_bars, {
+        **BAR, "closes_after_start": put("ts_close", T0 + 5 * SECOND), "no_duplicate_start": put("ts_event", T0 + 4 * SECOND),
+    }),
+    "bars-activity": ("bars", {"time_bars": False}, good_bars, {
+        **BAR, "closes_at_or_after_start": put("ts_close", T0 + 5 * SECOND - 1), "starts_in_order": put("ts_event", T0 + 4 * SECOND - 1),
+    }),
+    "features": ("features", {}, good_features, {
+        **STATUS,
+        "spread_not_negative": put("spread", -1),
+        "imbalance_within_one": put("imbalance_n", 1.0000001),
+        "volatility_not_negative": put("realised_vol", -1e-12),
+        "signed_within_volume": put("signed_volume", -6),
+        "no_look_ahead": put("as_of", T0 + 5 * SECOND + 1),
+        "time_ordered": put_all(ts_event=T0 + 4 * SECOND, as_of=T0 + 4 * SECOND),
+        "null_only_without_side": put("microprice", None),
+        "finite_numbers": put("mid", math.nan),
+        "last_side_known": put("last_side", "N"),
+        "no_nulls": put("ofi", None),
+    }),
+}  # fmt: skip
+
+
+def rule_names(case: str) -> list[str]:
+    """The expectations on rows that the case's suite itself declares."""
+    suite, context, _, _ = CASES[case]
+    return [rule.name for rule in suite_of(suite, Context.of(context)).rules if rule.holds]
+
+
+class Judged:
+    """All broken files of one case, judged together; `failures(name)` is what failed in one of them."""
+
+    def __init__(self, folder: Path, case: str) -> None:
+        suite, context, good, breaks = CASES[case]
+        self.schema = suite_of(suite, Context.of(context)).schema
+        self.paths: dict[str, Path] = {}
+        for name in ("good", *breaks):
+            rows = good()
+            if name != "good":
+                breaks[name](rows)
+            self.paths[name] = write(folder / f"{name}.parquet", rows, self.schema)
+        self.report: GateReport = run_gate(suite, list(self.paths.values()), context=context)
+
+    def failures(self, name: str) -> set[str]:
+        return {outcome.name for outcome in self.report.results if str(self.paths[name]) in outcome.by_file}
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory) -> Callable[[str], Judged]:
+    known: dict[str, Judged] = {}
+
+    def of(case: str) -> Judged:
+        if case not in known:
+            known[case] = Judged(tmp_path_factory.mktemp(case), case)
+        return known[case]
+
+    return of
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_good_rows_fail_nothing(judged, case):
+    assert judged(case).failures("good") == set()
+
+
+@pytest.mark.parametrize(("case", "rule"), [(case, rule) for case in CASES for rule in rule_names(case)])
+def test_a_broken_row_fails_exactly_the_expectation_it_breaks(judged, case, rule):
+    assert rule in CASES[case][3], f"{rule} has no breaking case: add one to CASES[{case!r}]"
+    assert judged(case).failures(rule) == {rule}
+
+
+def test_every_suite_has_cases_and_every_rule_says_why_and_where():
+    assert {suite for suite, _, _, _ in CASES.values()} == set(SUITES)
+    for case, (suite, context, _, breaks) in CASES.items():
+        rules = suite_of(suite, Context.of(context)).rules
+        assert len({rule.name for rule in rules}) == len(rules), case
+        assert set(breaks) <= {rule.name for rule in rules}, case
+        assert all(len(rule.why) > 20 and len(rule.look) > 15 for rule in rules), case
+
+
+@pytest.mark.parametrize("case", ["events", "books-grid", "books-events", "trades", "bars-time", "features"])
+def test_a_null_in_any_column_is_reported_where_null_has_no_meaning(tmp_path, case):
+    suite, context, good, _ = CASES[case]
+    schema = suite_of(suite, Context.of(context)).schema
+    nullable = {"as_of", "mid", "microprice", "imbalance_1", "imbalance_n"}
+    paths = {}
+    for name in schema.names:
+        rows = good()
+        rows[name][0 if name in nullable else 6] = None
+        paths[name] = write(tmp_path / f"{name}.parquet", rows, schema)
+    report = run_gate(suite, list(paths.values()), context=context)
+    silent = {name for name, path in paths.items() if not any(str(path) in outcome.by_file for outcome in report.results)}
+    assert silent <= nullable
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_value_of_any_column_raises(tmp_path, case):
+    suite, context, good, _ = CASES[case]
+    schema = suite_of(suite, Context.of(context)).schema
+    paths = []
+    for label, pick in (("min", 0), ("max", 1), ("mixed", 2)):
+        rows = good()
+        for k, name in enumerate(schema.names):
+            extremes = _extremes(schema.field(name).type)
+            rows[name][3:6] = [extremes[(k + r if pick == 2 else pick) % 2] for r in range(3)]
+        paths.append(write(tmp_path / f"{label}.parquet", rows, schema))
+    report = run_gate(suite, paths, context=context)
+    assert report.unjudged_files == ()
+    assert set(report.blocked_files) == set(map(str, paths))
+
+
+def _extremes(kind: pa.DataType) -> tuple[Any, Any]:
+    if pa.types.is_dictionary(kind):
+        return "", "\x00'\"%"
+    if pa.types.is_floating(kind):
+        return -math.inf, math.nan
+    limits = np.iinfo(np.int64 if pa.types.is_timestamp(kind) else kind.to_pandas_dtype())
+    return int(limits.min), int(limits.max)
+
+
+@pytest.mark.parametrize(("column", "value", "holds"), [
+    ("ts_event", EARLIEST_NS, True), ("ts_event", EARLIEST_NS - 1, False),
+    ("ts_recv", LATEST_NS, True), ("ts_recv", LATEST_NS + 1, False),
+])  # fmt: skip
+def test_time_bounds_are_exact_to_the_nanosecond(tmp_path, column, value, holds):
+    rows = good_events()
+    rows[column][5] = value
+    report = run_gate("events", [write(tmp_path / "events.parquet", rows, EVENTS)])
+    assert {outcome.name: outcome.success for outcome in report.results}["times_in_range"] is holds
+
+
+def test_price_bounds_are_exact_to_the_last_unit(tmp_path):
+    """2^62 and 2^62 + 1 are the same float64."""
+    at, above = good_trades(), good_trades()
+    for rows in (at, above):
+        rows["ask_px_00"] = [2**62] * N
+    at["price"][5], above["price"][5] = 2**62, 2**62 + 1
+    paths = [write(tmp_path / "at.parquet", at, TRADES), write(tmp_path / "above.parquet", above, TRADES)]
+    outcome = {o.name: o for o in run_gate("trades", paths).results}["inside_touch"]
+    assert outcome.by_file == {str(paths[1]): 1}
+
+
+def test_a_grid_of_several_windows_may_jump_only_to_the_start_of_a_window(tmp_path):
+    rows = good_books(2, grid=True)
+    for name in ("ts_event", "ts_recv", "as_of"):
+        rows[name][6:] = [t + 100 * SECOND for t in rows[name][6:]]
+    path = write(tmp_path / "grid.parquet", rows, books_schema(2))
+    windows = ((T0, T0 + 6 * SECOND), (T0 + 106 * SECOND - 3, T0 + 120 * SECOND))
+    shared = {"depth": 2, "grid": True, "interval_ns": SECOND}
+    assert run_gate("books", [path], context={**shared, "windows": windows}).status == "ok"
+    late = (windows[0], (T0 + 105 * SECOND - 3, T0 + 120 * SECOND))
+    assert {o.name for o in run_gate("books", [path], context={**shared, "windows": late}).failed} == {"grid_equally_spaced"}
+
+
+def test_snapshot_rows_may_be_days_old_on_arrival_and_top_of_book_rows_need_no_price(tmp_path):
+    rows = good_events()
+    rows["ts_event"][1] = T0 - 4 * 86_400 * SECOND
+    rows["ts_event"][2], rows["flags"][2] = T0 + 60 * SECOND, F_SNAPSHOT
+    rows["price"][3], rows["size"][3], rows["flags"][3] = UNDEF_PRICE, 0, F_LAST | 64
+    assert run_gate("events", [write(tmp_path / "events.parquet", rows, EVENTS)]).status == "ok"

@@ -1,0 +1,185 @@
+"""Counts the unexpected rows of each rule in each file, in as few scans as that takes; fetches the rows when something failed.
+
+Nothing here decides: Great Expectations judges the counts (judge.py). Two steps a file: what the footer's statistics prove, then one scan
+for all other rules together. Measured on 5M events, two threads: statistics 0.01 s, the scan 0.29 s (one scan for rules on single rows
+and one for rules on neighbours: 0.43 s; adding up nine columns without any rule: 0.47 s).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from validation import sql
+from validation.rules import FILE_RULES, NOT_EMPTY, READABLE, SCHEMA, Rule
+from validation.suites import Suite
+
+# What DuckDB raises on the bytes of a damaged file. Anything else (memory, a mistake in the SQL) is not the file's fault.
+_DAMAGE = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException, duckdb.ConversionException)
+
+
+@dataclass(frozen=True)
+class FileProfile:
+    """rows of the file (-1 when it cannot be read); counts: rule name -> unexpected rows, without the rules that could not be counted;
+    problem: why the file cannot be read, or which columns differ."""
+
+    path: Path
+    rows: int
+    counts: dict[str, int]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class BadRows:
+    """rows int64[n]: 0-based row numbers, ascending; reasons: for each row the names of the rules it breaks, joined by "+"."""
+
+    rows: np.ndarray
+    reasons: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def scanner(threads: int, memory_bytes: int) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB of its own within the given threads and memory; what does not fit goes to a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="bookmill-gate-") as spill:
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "threads": threads, "memory_limit": f"{max(memory_bytes, 64 << 20)}B", "temp_directory": spill,
+            "preserve_insertion_order": True, "autoinstall_known_extensions": False, "autoload_known_extensions": False,
+        }  # fmt: skip
+        connection = duckdb.connect(":memory:", config=settings)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def profile_files(connection: duckdb.DuckDBPyConnection, suite: Suite, paths: Sequence[Path], threads: int) -> list[FileProfile]:
+    """The profile of each file, in order. Small files are counted side by side, each on a cursor (a shared connection mixes up results)."""
+
+    def one(path: Path) -> FileProfile:
+        with connection.cursor() as cursor:
+            return profile_file(cursor, suite, path)
+
+    if len(paths) < 2 or threads < 2:
+        return [one(path) for path in paths]
+    with ThreadPoolExecutor(threads, thread_name_prefix="gate") as pool:
+        return list(pool.map(one, paths))
+
+
+def profile_file(connection: duckdb.DuckDBPyConnection, suite: Suite, path: Path) -> FileProfile:
+    """The counts of one file; damage and wrong columns are counts too, never an exception."""
+    try:
+        metadata = pq.read_metadata(path)
+        differing = differing_columns(metadata.schema.to_arrow_schema(), suite.schema)
+    except (OSError, pa.ArrowException) as fault:
+        return FileProfile(path, -1, {READABLE.name: 1}, str(fault))
+    rows = metadata.num_rows
+    counts = {READABLE.name: 0, SCHEMA.name: len(differing), NOT_EMPTY.name: int(rows == 0)}
+    if differing:
+        return FileProfile(path, rows, counts, "; ".join(differing))
+    try:
+        counts |= _row_counts(connection, suite, path, rows)
+    except _DAMAGE as fault:
+        return FileProfile(path, -1, {READABLE.name: 1}, str(fault))
+    return FileProfile(path, rows, counts)
+
+
+def differing_columns(found: pa.Schema, declared: pa.Schema) -> list[str]:
+    """What differs, one text a column. Further columns are allowed; a plain string serves where a dictionary of strings is declared."""
+    texts = []
+    for column in declared:
+        if column.name not in found.names:
+            texts.append(f"{column.name} is missing")
+        elif _plain(found.field(column.name).type) != _plain(column.type):
+            texts.append(f"{column.name} is {found.field(column.name).type}, not {column.type}")
+    return texts
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _row_counts(connection: duckdb.DuckDBPyConnection, suite: Suite, path: Path, rows: int) -> dict[str, int]:
+    rules = [rule for rule in suite.rules if rule not in FILE_RULES]
+    counts = {rule.name: 0 for rule in rules}
+    if rows == 0:
+        return counts
+    open_rules = _not_proven(connection, suite.schema, path, rules, rows)
+    last = [rule for rule in open_rules if rule.last_row_only]
+    if last:
+        counts |= _run(connection, sql.last_row_counts(path, suite.schema, last, rows), last)
+    others = [rule for rule in open_rules if not rule.last_row_only]
+    if others:
+        counts |= _counted(connection, suite.schema, path, others)
+    return counts
+
+
+def _counted(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, path: Path, rules: list[Rule]) -> dict[str, int]:
+    """One scan; a second one only for rules whose screen let rows through."""
+    counts = _run(connection, sql.unexpected_counts(path, schema, rules, screened=True), rules)
+    again = [rule for rule in rules if rule.screen and counts[rule.name]]
+    if again:
+        counts |= _run(connection, sql.unexpected_counts(path, schema, again, screened=False), again)
+    return counts
+
+
+def _run(connection: duckdb.DuckDBPyConnection, query: str, rules: Sequence[Rule]) -> dict[str, int]:
+    (values,) = connection.execute(query).fetchall()
+    return {rule.name: int(value) for rule, value in zip(rules, values, strict=True)}
+
+
+def _not_proven(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, path: Path, rules: list[Rule], rows: int) -> list[Rule]:
+    """The rules that minimum, maximum and null count of their columns do not settle."""
+    named = {name for rule in rules for name in (*rule.bounds, *rule.constant, *rule.required)}
+    columns = [name for name in schema.names if name in named]
+    if not columns:
+        return rules
+    (values,) = connection.execute(sql.statistics(path, schema, columns)).fetchall()
+    known = {name: values[3 * k : 3 * k + 3] for k, name in enumerate(columns)}
+    return [rule for rule in rules if not (rule.provable and _proven(rule, known, rows))]
+
+
+def _proven(rule: Rule, known: dict[str, tuple[Any, Any, int]], rows: int) -> bool:
+    for name in (*rule.bounds, *rule.constant, *rule.required):
+        low, high, filled = known[name]
+        # A time of 2^63 - 1 is infinity to DuckDB, and as a number nothing.
+        if filled != rows or low is None or high is None:
+            return False
+        lowest, highest = rule.bounds.get(name, (None, None))
+        if (lowest is not None and low < lowest) or (highest is not None and high > highest):
+            return False
+        if name in rule.constant and low != high:
+            return False
+    return True
+
+
+def first_unexpected(
+    connection: duckdb.DuckDBPyConnection, schema: pa.Schema, profile: FileProfile, rules: Sequence[Rule]
+) -> dict[str, tuple[int, dict[str, Any]]]:
+    """Rule name -> the first row that breaks it and the values of the columns that the rule looks at (times as int64 ns)."""
+    if not rules or profile.rows <= 0:
+        return {}
+    (numbers,) = connection.execute(sql.first_rows(profile.path, schema, rules, profile.rows)).fetchall()
+    found = {}
+    for rule, number in zip(rules, numbers, strict=True):
+        if number is None:
+            continue
+        columns = sql.columns_of([rule], schema)
+        row = connection.execute(f"FROM ({sql.reading(profile.path, schema, columns, numbered=True)}) WHERE row = {number}").fetchall()[0]
+        found[rule.name] = (int(number), dict(zip(columns, row, strict=False)))
+    return found
+
+
+def collect_bad_rows(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, profile: FileProfile, rules: Sequence[Rule]) -> BadRows:
+    """All rows of a file that break one of `rules`; memory grows with them, not with the file."""
+    table = connection.sql(sql.bad_rows(profile.path, schema, rules, profile.rows)).to_arrow_table()
+    return BadRows(table["row"].to_numpy().astype(np.int64), table["reasons"].to_pylist())
