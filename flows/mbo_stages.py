@@ -16,7 +16,7 @@ from flows.run import Run, RunFailed, partition_facts
 from tasks.aggregation.aggregate import aggregate_layers, is_aggregated
 from tasks.aggregation.task import aggregate_partitions
 from tasks.errors import BookmillError, StorageError
-from tasks.events_file import quarantine_rows
+from tasks.scanning.gate_quarantine import quarantine_rows
 from tasks.filtering.predicate import output_windows
 from tasks.partitions import MboRecipe, Partition, SourceFile
 from tasks.publishing import ledger

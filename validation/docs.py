@@ -15,7 +15,7 @@ from pathlib import Path
 from tasks.storage import atomic_file
 from validation.gate import GateReport, Outcome
 from validation.judge import LOCK
-from validation.quiet import silence
+from validation.quiet import great_expectations
 
 PAGE = "gates.html"
 _FILES_SHOWN = 20
@@ -42,7 +42,7 @@ _HEAD = f"""<!DOCTYPE html>
 def write_data_docs(reports: Sequence[GateReport], folder: Path) -> Path:
     """Write `folder`/gates.html with every report, in order, and return its path. Raises StorageError when it cannot be written."""
     with LOCK:
-        silence()
+        great_expectations()
         page = _HEAD + "\n".join(_report(report) for report in reports) + "\n</body></html>\n"
     outside = outside_references(page)
     if outside:

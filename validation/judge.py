@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from validation.profile import FileProfile
-from validation.quiet import silence
+from validation.quiet import great_expectations
 from validation.rules import Consequence, Rule
 
 LOCK = threading.Lock()
@@ -30,7 +30,6 @@ def judge(suite: str, rules: Sequence[Rule], profiles: Sequence[FileProfile]) ->
     Raises RuntimeError when an expectation could not be evaluated, which is a fault of the gate and not of the data.
     """
     with LOCK:
-        silence()
         result = _validate(suite, rules, _profile_table(rules, profiles))
     by_name = {item["expectation_config"]["meta"]["name"]: item for item in result["results"]}
     broken = [name for name, item in by_name.items() if item["exception_info"].get("raised_exception")]
@@ -51,7 +50,7 @@ def _profile_table(rules: Sequence[Rule], profiles: Sequence[FileProfile]) -> pa
 
 
 def _validate(suite: str, rules: Sequence[Rule], table: pa.Table) -> dict[str, Any]:
-    import great_expectations as gx
+    gx = great_expectations()
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations import UnexpectedRowsExpectation
     from great_expectations.expectations.metadata_types import FailureSeverity

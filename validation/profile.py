@@ -24,8 +24,8 @@ from validation import sql
 from validation.rules import FILE_RULES, NOT_EMPTY, READABLE, SCHEMA, Rule
 from validation.suites import Suite
 
-# What DuckDB raises on the bytes of a damaged file. Anything else (memory, a mistake in the SQL) is not the file's fault.
-_DAMAGE = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException, duckdb.ConversionException)
+# What is not the file's fault. Damaged bytes come as almost any other error, the bare base class among them (a page header of zeroes).
+_OURS = (duckdb.OutOfMemoryException, duckdb.BinderException, duckdb.ParserException, duckdb.CatalogException, duckdb.InterruptException)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def profile_file(connection: duckdb.DuckDBPyConnection, suite: Suite, path: Path
         return FileProfile(path, rows, counts, "; ".join(differing))
     try:
         counts |= _row_counts(connection, suite, path, rows)
-    except _DAMAGE as fault:
+    except duckdb.Error as fault:
+        if isinstance(fault, _OURS):
+            raise
         return FileProfile(path, -1, {READABLE.name: 1}, str(fault))
     return FileProfile(path, rows, counts)
 

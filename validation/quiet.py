@@ -1,17 +1,24 @@
-"""Keeps Great Expectations from speaking: no analytics, no progress bars, no chatter in the log. Nothing here reads settings.
+"""Imports Great Expectations without its noise: no analytics, no progress bars, no chatter in the log. Nothing here reads settings.
 
-Call `silence()` before the first import of great_expectations; the library reads its variables when it is imported.
+The import takes 6 to 9 seconds, so it happens inside the function, when the first gate runs.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from types import ModuleType
 
 _SILENT = {"GX_ANALYTICS_ENABLED": "false", "GE_USAGE_STATS": "false", "TQDM_DISABLE": "1"}
+# The second sets its own level when it is imported, and tells the name of a temporary folder at every gate.
+_LOGGERS = ("great_expectations", "great_expectations.data_context.types.base")
 
 
-def silence() -> None:
-    """Switch off the library's analytics (it would call an outside host), its bars and its informational log lines."""
+def great_expectations() -> ModuleType:
+    """The library, with its analytics (which would call an outside host) switched off before it can read its variables."""
     os.environ.update(_SILENT)
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    import great_expectations as library
+
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return library

@@ -22,10 +22,10 @@ import pyarrow as pa
 
 from tasks.aggregation.bar_kernels import BAR, DOLLAR, TICK, VOLUME, activity_bars, merge_equal, time_runs, vwaps
 from tasks.aggregation.layer_reading import INT64_MAX, INT64_MIN, ClockFloors, Columns, coded_column, column_batches
-from tasks.specs import BarSpec
 from tasks.errors import UsageError
 from tasks.partitions import CLOCKS, Partition, Stamp
 from tasks.schemas import BARS, PRICE_SCALE, SIDES, UNDEF_PRICE
+from tasks.specs import BarSpec
 from tasks.storage import ParquetSink
 
 SEVERITY = ("valid", "stale", "suspect", "no_book", "halted")  # from best to worst

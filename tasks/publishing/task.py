@@ -40,7 +40,7 @@ def write_ledgers(lake: str, partitions: tuple[Partition, ...], contents: str, l
     return run_each(partitions, str, body)
 
 
-@task(name="report")
+@task(name="report", task_run_name="report {facts.run_id}")
 def publish_report(lake: str, facts: RunFacts) -> str:
     """Write the run's facts and its HTML report; returns the report's path."""
     folder = Path(lake)

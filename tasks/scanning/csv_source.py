@@ -1,41 +1,33 @@
 """Market-by-order CSV files: Databento's export and the seven-column layout, plain, gzip or zstd.
 
-Belongs here: the stream of decompressed lines (LOBSTER's too), what a header means, the reader. How bytes become numbers is in
+Belongs here: whole lines of a stream (LOBSTER's too), what a header means, the reader. Decompression is in `chunks.py`; how bytes become numbers in
 `csv_kernels.py`; which file is of which format in `formats.py`; what becomes of the rows in `decode.py`.
 """
 
 from __future__ import annotations
 
-import queue
 import re
-import threading
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any, Protocol
 
 import numpy as np
-import zstandard
-from isal import igzip_lib
 
 from tasks.errors import CorruptSource, EmptySource, SchemaMismatch, SourceError
 from tasks.partitions import SourceFile
 from tasks.scanning import csv_kernels as kernels
 from tasks.scanning.batches import BadRow, RawBatch
+from tasks.scanning.chunks import ByteStream, read_ahead
 from tasks.schemas import EVENT_DTYPES
 
 # Rows of both layouts are 60 to 140 bytes: one block gives about one batch.
 ROW_BYTES, MIN_BLOCK, MAX_BLOCK = 128, 1 << 16, 1 << 23
-BLOCKS_AHEAD = 2
 BAD_ROWS_AT_ONCE = 4096
 # The unit of a Databento file's prices is decided by the lines that lie whole within this many bytes from the header on.
 PROBE_BYTES = 1 << 18
-# A zstd block of 4 bytes can stand for 128 KiB: a small step bounds what one call may give.
-_ZSTD_STEP, _GZIP_STEP = 1 << 13, 1 << 17
-_BREAKS: tuple[type[BaseException], ...] = (EOFError, igzip_lib.error, zstandard.ZstdError, zlib.error, zipfile.BadZipFile)  # type: ignore[assignment]
+_NEWLINE = 10
 
 _U, _I = kernels.UNSIGNED, kernels.SIGNED
 # column -> (kind, target, reason when malformed)
@@ -66,117 +58,45 @@ _LIMITS = np.array([min(np.iinfo(dtype).max, np.iinfo(np.int64).max) for dtype i
 _NUMBER = re.compile(rb"-?(?=\.?\d)\d{0,20}(\.\d*)?")
 
 
-def open_plain(path: Path) -> IO[bytes]:
-    """`path` as stored, with `peek`."""
-    return open(path, "rb")
+class Stream(Protocol):
+    """What `Lines` reads: a `chunks.ByteStream`, or a member of a zip."""
 
+    path: Path
+    fault: str
 
-def _gunzip(file: IO[bytes], size: int) -> Iterator[bytes]:
-    """Members of a gzip file one after another, at most `size` bytes at a time, checksums verified; zeros after a member are padding."""
-    data = file.read(_GZIP_STEP)
-    while data:
-        member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-        while not member.eof:
-            if member.needs_input and not data:
-                data = file.read(_GZIP_STEP)
-                if not data:
-                    raise EOFError("the gzip stream ends before its end mark")
-            yield member.decompress(data, size)
-            data = b""
-        data = member.unused_data.lstrip(b"\0")
-        while not data and (more := file.read(_GZIP_STEP)):
-            data = more.lstrip(b"\0")
+    @property
+    def bytes_read(self) -> int: ...
 
+    def fill(self, view: memoryview) -> int: ...
 
-def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
-    """Frames of a zstd file one after another."""
-    data = file.read(_ZSTD_STEP)
-    while data:
-        # Not stream_reader: it takes a frame that is cut off for the end of the file.
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        while True:
-            yield frame.decompress(data)
-            if frame.eof:
-                break
-            data = file.read(_ZSTD_STEP)
-            if not data:
-                raise EOFError("the zstd frame ends before its last block")
-        data = frame.unused_data or file.read(_ZSTD_STEP)
+    def close(self) -> None: ...
 
 
 class Lines:
     """Whole lines of a file, decompressed ahead in a thread, a region at a time.
 
     data uint8[n], of which data[pos:end] is to be taken, data[end - 1] a newline (one is added to a last line without); text: the same bytes;
-    base: offset of data[0] in the decompressed stream; bytes_read: of the file as opened. The caller moves `pos`. A line longer than
-    kernels.MAX_LINE comes in a region of its own, cut but still too long, and the next region starts behind its end: memory is a few blocks and
-    one such line, whatever the file.
+    base: offset of data[0] in the decompressed stream. The caller moves `pos`. A line longer than kernels.MAX_LINE comes in a region of its own, cut
+    but still too long, and the next region starts behind its end: memory is a few blocks and one such line, whatever the file.
+    Raises SourceError when the file cannot be opened.
     """
 
-    def __init__(self, path: Path, open_file: Callable[[], IO[bytes]], block_bytes: int) -> None:
-        self.path, self.block_bytes, self.bytes_read = path, block_bytes, 0
+    def __init__(self, path: Path, open_stream: Callable[[], Stream], block_bytes: int) -> None:
+        try:
+            self.stream = open_stream()
+        except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as fault:
+            raise SourceError(path, f"cannot be opened: {fault}", remedy="Check the path and the permissions") from fault
+        self.path, self.block_bytes = path, block_bytes
         self.text, self.data, self.pos, self.end, self.base = bytearray(), np.empty(0, np.uint8), 0, 0, 0
+        self._blocks: Any = read_ahead(self.stream, block_bytes)  # type: ignore[arg-type]
         self._carry, self._carry_at, self._in_long_line = bytearray(), 0, False
         self._ended = False
-        self._fault: Exception | None = None
-        self._queue: queue.Queue[bytes | Exception | None] = queue.Queue(BLOCKS_AHEAD)
-        self._stop = threading.Event()
-        try:
-            self._file = open_file()
-        except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as fault:
-            raise SourceError(path, f"cannot be opened: {fault}") from fault
-        self._thread = threading.Thread(target=self._read_ahead, name=f"read {path.name}", daemon=True)
-
-    def _read_ahead(self) -> None:
-        """Thread: blocks into the queue, then what ended them: None or the fault (any: the consumer must not wait for ever)."""
-        end: Exception | None = None
-        pending = bytearray()
-        try:
-            for piece in self._pieces():
-                self.bytes_read = self._file.tell()
-                pending += piece
-                while len(pending) >= self.block_bytes:
-                    self._put(bytes(pending[: self.block_bytes]))
-                    del pending[: self.block_bytes]
-                if self._stop.is_set():
-                    return
-        except Exception as fault:
-            end = fault
-        if pending:
-            self._put(bytes(pending))
-        self._put(end)
-
-    def _pieces(self) -> Iterator[bytes]:
-        magic = self._file.peek(4)[:4]  # type: ignore[attr-defined]
-        if magic[:2] == b"\x1f\x8b":
-            yield from _gunzip(self._file, self.block_bytes)
-        elif magic == b"\x28\xb5\x2f\xfd" or magic[1:] == b"\x2a\x4d\x18":  # a frame, or a skippable one before it
-            yield from _unzstd(self._file)
-        else:
-            while block := self._file.read(self.block_bytes):
-                yield block
-
-    def _put(self, item: bytes | Exception | None) -> None:
-        while not self._stop.is_set():
-            try:
-                return self._queue.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def _next(self) -> bytes:
-        """The next block, b"" once at the end."""
-        if not self._thread.ident:
-            self._thread.start()
-        item = self._queue.get()
-        if isinstance(item, bytes):
-            return item
-        self._ended, self._fault = True, item
-        return b""
+        self._fault: OSError | None = None
 
     def fill(self, at_least: int = 1) -> bool:
         """Make sure that a line is there to take, False at the end of the file. A new region has `at_least` bytes less one line, where the file has.
 
-        Raises CorruptSource where the stream breaks, after all whole lines before the break.
+        Raises CorruptSource where the stream breaks, after all whole lines before the break; SourceError (transient) where the disk fails.
         """
         while self.pos == self.end:
             if len(self._carry) >= at_least or self._ended:
@@ -185,20 +105,30 @@ class Lines:
                 elif len(self._carry) > kernels.MAX_LINE + 1:  # + 1: a carriage return may be its last byte
                     self._show(self._carry[: kernels.MAX_LINE] + b"..\n", len(self._carry))
                     self._in_long_line = True
-                elif self._fault is not None:
-                    raise self._broken(self._fault) from self._fault
-                elif self._ended and self._carry:
-                    self._show(self._carry + b"\n", len(self._carry))
+                elif self._ended:
+                    self._raise_fault()
+                    if self._carry:
+                        self._show(self._carry + b"\n", len(self._carry))
                 if self._ended or self.pos < self.end:
                     break
-            block = self._next()
-            if self._in_long_line:
-                cut = block.find(b"\n") + 1
-                self._carry_at += cut or len(block)
-                self._in_long_line = not cut
-                block = block[cut:] if cut else b""
-            self._carry += block
+            self._take_block()
         return self.pos < self.end
+
+    def _take_block(self) -> None:
+        """Append the next block to the carry, without what belongs to a long line; take note of the end."""
+        try:
+            block = next(self._blocks, None)
+        except OSError as fault:
+            block, self._fault = None, fault
+        if block is None:
+            self._ended = True
+        elif self._in_long_line:
+            found = np.flatnonzero(block == _NEWLINE)
+            cut = int(found[0]) + 1 if len(found) else len(block)
+            self._carry_at, self._in_long_line = self._carry_at + cut, not len(found)
+            self._carry += block[cut:].data
+        else:
+            self._carry += block.data
 
     def _show(self, text: bytearray, taken: int) -> None:
         self.text, self.data, self.pos, self.end = text, np.frombuffer(text, np.uint8), 0, len(text)
@@ -206,24 +136,19 @@ class Lines:
         self._carry_at += taken
         del self._carry[:taken]
 
-    def _broken(self, fault: Exception) -> SourceError:
+    def _raise_fault(self) -> None:
         at = self._carry_at + len(self._carry)
-        if isinstance(fault, _BREAKS):
-            return CorruptSource(self.path, f"the stream breaks: {fault}", offset=at, remedy="Fetch the file again; every whole row before was read")
-        if isinstance(fault, OSError):
-            error = SourceError(self.path, f"cannot be read: {fault}", offset=at)
+        if self._fault is not None:
+            error = SourceError(self.path, f"cannot be read: {self._fault}", offset=at)
             error.transient = True
-            return error
-        raise fault
+            raise error from self._fault
+        if self.stream.fault:
+            raise CorruptSource(self.path, self.stream.fault, offset=at, remedy="Fetch the file again; every whole row before was read")
 
     def close(self) -> None:
         """Stop the thread and close the file."""
-        self._stop.set()
-        while self._thread.is_alive():
-            with suppress(queue.Empty):
-                self._queue.get_nowait()
-            self._thread.join(0.01)
-        self._file.close()
+        self._blocks.close()
+        self.stream.close()
 
 
 def line_of(text: bytearray, start: int, length: int = -1) -> bytes:
@@ -334,7 +259,7 @@ class CsvReader:
         """Batches of at most `batch_rows` events, in file order."""
         path = Path(self.source.path)
         block = self._block_bytes or min(max(batch_rows * ROW_BYTES, MIN_BLOCK), MAX_BLOCK)
-        self._lines = lines = Lines(path, partial(open_plain, path), block)
+        self._lines = lines = Lines(path, partial(ByteStream, path), block)
         try:
             self._start(lines)
             while lines.fill():
@@ -375,7 +300,7 @@ class CsvReader:
             self._table.grow(count)
         if "symbol" in self._names:
             self.symbols += [self._table.name(k) or stem(Path(self.source.path)) for k in range(len(self.symbols), count)]
-        self.source_rows, self.bytes_read = int(self._state[kernels.ROW]), lines.bytes_read
+        self.source_rows, self.bytes_read = int(self._state[kernels.ROW]), lines.stream.bytes_read
         text, base = lines.text, lines.base
 
         def raw(row: int) -> tuple[int, bytes]:

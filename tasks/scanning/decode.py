@@ -50,7 +50,7 @@ class _Decoding:
         self.quarantine = QuarantineLog(source, lake)
         self.filtered = np.zeros(len(FILTER_REASONS), np.int64)
         self.homeless = 0  # quarantined rows of no known partition
-        self.rows_in, self.truth = 0, False
+        self.rows_in = 0
         self._names: dict[str, int] = {}
         self._canonical = np.empty(0, np.int32)
 
@@ -69,7 +69,6 @@ class _Decoding:
         part, event_row = self.router.table.assign(symbols, code, columns, dropped, bad, lost)
         self.router.add(columns, part)
         if batch.truth is not None:
-            self.truth = True
             self.router.add_truth(part, columns["flags"], batch.source_row, batch.truth)
         self.filtered += np.bincount(dropped, minlength=len(FILTER_REASONS))
         self.filtered[FILTER_REASONS.index("symbol")] += len(batch.bad) - len(wanted)
@@ -124,7 +123,7 @@ class _Decoding:
             "filtered": {name: int(count) for name, count in zip(FILTER_REASONS, self.filtered, strict=True) if name and count},
             "quarantine": self.quarantine.name if self.quarantine.rows else "",
             "quarantine_rows": self.quarantine.rows,
-            "truth": self.truth,
+            "truth": self.router.truths(),
             "rewritten": {},
         }
         if fault is not None:
@@ -132,8 +131,8 @@ class _Decoding:
         rows = self._source_rows()
         verify_unchanged(self.source)
         check_conservation(rows, facts["source_rows"] + facts["expanded_rows"])
+        self.router.commit(events_stamp(self.source, self.recipe))
         with sources_lock(self.lake, self.source.dataset):
-            self.router.commit(events_stamp(self.source, self.recipe))
             self.quarantine.commit(decode_stamp(self.source, self.recipe))
             write_sources(self.lake, rows, decode_stamp(self.source, self.recipe), facts)
         return describe(self.source, rows, facts, skipped=False)

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import IO
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -32,14 +32,40 @@ from tasks.errors import CorruptSource, EmptySource, SchemaMismatch, SourceError
 from tasks.partitions import SourceFile
 from tasks.scanning import csv_kernels as kernels
 from tasks.scanning.batches import BadRow, RawBatch
-from tasks.scanning.csv_source import MAX_BLOCK, MIN_BLOCK, ROW_BYTES, Lines, describe, line_of, open_plain
+from tasks.scanning.chunks import ByteStream
+from tasks.scanning.csv_source import MAX_BLOCK, MIN_BLOCK, ROW_BYTES, Lines, describe, line_of
 from tasks.schemas import EVENT_DTYPES
 
 MESSAGE_COLUMNS = ("time", "type", "order_id", "size", "price", "direction")
 TRUTH_BYTES = 1 << 25  # of published book in a batch
+_PIECE = 1 << 20
 _ZONE = ZoneInfo("America/New_York")
 _NAME = re.compile(r"(?P<ticker>.+?)_(?P<date>\d{4}-\d{2}-\d{2})_.*?(?P<depth>\d+)?\.csv.*")
 _FROM_MESSAGE = ("ts_event", "action", "side", "price", "size", "order_id", "flags", "sequence")
+
+
+class _Member:
+    """A member of a zip as a `csv_source.Stream`, its checksum verified at the end. bytes_read: decompressed."""
+
+    def __init__(self, path: Path, member: str) -> None:
+        self.path, self.fault, self.bytes_read = path, "", 0
+        with zipfile.ZipFile(path) as archive:  # the member keeps the file open for itself
+            self._file = archive.open(member)
+
+    def fill(self, view: memoryview) -> int:
+        """Write into `view` until it is full or the member ends; fewer bytes than asked mean the end, and `fault` says how."""
+        done = 0
+        try:
+            while done < len(view) and (piece := self._file.read(min(len(view) - done, _PIECE))):
+                view[done : done + len(piece)] = piece
+                done += len(piece)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as fault:
+            self.fault = f"the member {self._file.name} of the zip is damaged ({fault})"
+        self.bytes_read += done
+        return done
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class LobsterReader:
@@ -69,13 +95,10 @@ class LobsterReader:
         self._open_lines: list[Lines] = []
         self.depth = self._find_depth(int(parts["depth"] or 0))
 
-    def _opener(self, path: Path, member: str) -> Callable[[], IO[bytes]]:
-        return (lambda: zipfile.ZipFile(path).open(member)) if member else partial(open_plain, path)
-
     def _lines(self, book: bool, block: int) -> Lines:
         path = self._book_path if book else Path(self.source.path)
         member = (self.source.companion if book else self.source.member) if self.source.member else ""
-        lines = Lines(path, self._opener(path, member), block)
+        lines = Lines(path, partial(_Member, path, member) if member else partial(ByteStream, path), block)
         self._open_lines.append(lines)
         return lines
 
@@ -163,7 +186,7 @@ class LobsterReader:
             bad.append(BadRow(before, first + i, base + int(starts[i]), line, kernels.REASONS[code], detail, 0))
         self.source_rows += m
         self.expanded_rows += n - int(good.sum())
-        self.bytes_read = int(self._stored_share * sum(lines.bytes_read for lines in self._open_lines))
+        self.bytes_read = int(self._stored_share * sum(lines.stream.bytes_read for lines in self._open_lines))
         return RawBatch(columns, np.zeros(n, np.int32), first + message_of, raw, bad, truth if good.all() else truth[good])
 
     def _check_nothing_left(self, book: Lines) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.errors import BookmillError
+from tasks.events_file import events_sink, to_table, truth_sink, truth_table
 from tasks.partitions import SourceFile, Stamp
 from tasks.scanning import route_kernels as rk
-from tasks.scanning.events_file import events_sink, to_table, truth_sink, truth_table
 from tasks.scanning.partition_table import PartitionTable
 from tasks.scanning.spill import Spill
 from tasks.schemas import EVENT_DTYPES, F_LAST
@@ -105,6 +105,10 @@ class Router:
                 if p not in self._truths:
                     self._truths[p] = truth_sink(self._path(p, "truth"), truth.shape[1])
                 self._truths[p].write(truth_table(message[ends[mine]], truth[mine]))
+
+    def truths(self) -> list[str]:
+        """Paths of the events files, relative to the lake, that have a truth file beside them."""
+        return sorted(self.table.partition(p).path("events", self._source.short) for p in self._truths)
 
     def _path(self, p: int, layer: str) -> Path:
         return self._lake / self.table.partition(p).path(layer, self._source.short)

@@ -141,7 +141,7 @@ def is_decoded(source: SourceFile, lake: Path, recipe: MboRecipe, *, salvage: bo
         if row["path"]:
             now = Stamp(facts["rewritten"].get(row["path"], made.inputs), made.recipe)
             truth = lake / _partition(row).path("truth", source.short)
-            if not _stands(lake / row["path"], now, row["rows_out"]) or (facts["truth"] and not _stands(truth, now)):
+            if not _stands(lake / row["path"], now, row["rows_out"]) or (row["path"] in facts["truth"] and not _stands(truth, now)):
                 return None
     if facts["quarantine"] and not _stands(lake / facts["quarantine"], stamp, facts["quarantine_rows"]):
         return None

@@ -37,7 +37,7 @@ FEW = 4  # orders that stay on a side whatever happens
 
 @kernel
 def size_of(state, largest):
-    """Heavy-tailed size: half are 1, 5% above 10, as ESH4's adds."""
+    """Heavy-tailed size: half are 1, 4% above 10, near to ESH4's adds."""
     u = 1.0 - draw(state)
     return min(largest, np.int64(u**-0.72))
 
@@ -46,7 +46,12 @@ def size_of(state, largest):
 def _new_id(state):
     """The next order id: shared by all books of the channel, so with gaps."""
     u = draw(state)
-    state["order_id"] += 1 if u < 0.8 else (1 + np.int64((u - 0.8) * 100.0) if u < 0.9995 else np.int64((u - 0.9995) * 4.0e7))
+    if u < 0.8:
+        state["order_id"] += 1
+    elif u < 0.9995:
+        state["order_id"] += 1 + np.int64((u - 0.8) * 100.0)
+    else:
+        state["order_id"] += 1 + np.int64((u - 0.9995) * 4.0e7)
     return state["order_id"]
 
 

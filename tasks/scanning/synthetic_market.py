@@ -23,7 +23,7 @@ WIDTHS = ((4_000, 4_096), (400, 1_024), (0, 256))
 
 def new_market(spec: SessionSpec) -> k.Market:
     """Empty books at the start of a session. Book i * publishers + j is that of symbol i on publisher j."""
-    publishers = len(spec.publishers)
+    publishers, ids = len(spec.publishers), spec.instrument_ids
     share = 1.0 / np.arange(1, len(spec.symbols) + 1) ** spec.zipf
     share /= share.sum()
     random = np.random.default_rng(spec.seed)
@@ -41,7 +41,7 @@ def new_market(spec: SessionSpec) -> k.Market:
             book = books[i * publishers + j]
             book["capacity"], book["target"], book["width"] = 2 * target + 64, target, width
             book["bottom"], book["tick"], book["fair"] = middle - width // 2 * spec.tick, spec.tick, i
-            book["instrument"], book["publisher"] = spec.instrument_ids[i], publisher
+            book["instrument"], book["publisher"] = ids[i], publisher
             book["best_bid"], book["best_ask"] = -1, width
     books["first_order"] = np.cumsum(books["capacity"]) - books["capacity"]
     books["first_level"] = np.cumsum(books["width"]) - books["width"]

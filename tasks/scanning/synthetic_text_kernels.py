@@ -29,7 +29,7 @@ def _number(out, at, value):
         out[at] = _DASH
         at, value = at + 1, -value
     width, power = 1, 10
-    while width < 18 and value >= power:
+    while width < 19 and value >= power:
         width, power = width + 1, power * 10
     return _fixed(out, at, value, width)
 
@@ -107,7 +107,8 @@ def mbo_lines(records, codes, names, ends, out):
     records MBO_RECORD[n]; codes int64[n]: symbol of each; names uint8: all symbols in a row, symbol c ends before ends[c], int64;
     out uint8[>= n * (LINE_BYTES + longest symbol)]. Returns the bytes written.
     """
-    at, recv_like, event_like, recv_second, event_second = 0, -1, -1, -1, -1
+    at, recv_like, event_like = 0, -1, -1
+    recv_second, event_second = np.int64(-1), np.int64(-1)
     for i in range(len(records)):
         row = records[i]
         recv, event = np.int64(row["ts_recv"]), np.int64(row["ts_event"])
@@ -150,7 +151,7 @@ def _letters(out, at, row):
 @kernel
 def seven_lines(records, out):
     """Lines of ts_event, action, side, price, size, order_id, is_last. records MBO_RECORD[n]; out uint8[>= n * LINE_BYTES]. Returns the bytes."""
-    at, like, second = 0, -1, -1
+    at, like, second = 0, -1, np.int64(-1)
     for i in range(len(records)):
         row = records[i]
         event = np.int64(row["ts_event"])

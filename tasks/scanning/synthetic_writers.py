@@ -30,6 +30,7 @@ from tasks.storage import atomic_file, atomic_path
 
 FORMATS = ("dbn", "dbn.zst", "parquet", "csv", "csv.gz", "csv.zst", "seven-parquet", "seven-csv")
 DBN_VERSIONS = (1, 2, 3)
+WRITE_RECORDS = 65_536  # the lines of a batch stay below 17 MB
 CAPTURE_LAG_NS = 1_000_000_000  # the last record is received after the session's end by no more
 _CSV_HEAD = b"ts_recv,ts_event,rtype,publisher_id,instrument_id,action,side,price,size,channel_id,order_id,flags,ts_in_delta,sequence,symbol\n"
 _SEVEN_HEAD = b"ts_event,action,side,price,size,order_id,is_last\n"
@@ -93,7 +94,7 @@ def _write_bytes(session: Session, path: Path, format: str, head: bytes, encode:
         elif format.endswith(".gz"):
             file = stack.enter_context(igzip.IGzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0))
         file.write(head)
-        for batch in _ahead(session.batches()):
+        for batch in _ahead(session.batches(WRITE_RECORDS)):
             file.write(encode(batch).data)
 
 
@@ -106,9 +107,16 @@ def _dbn_head(spec: SessionSpec, version: int) -> bytes:
         for symbol, instrument in zip(spec.symbols, spec.instrument_ids, strict=True)
     ]
     metadata = Metadata(
-        dataset=spec.dataset, start=spec.start_ns, end=spec.end_ns + CAPTURE_LAG_NS, stype_in=SType.from_str("raw_symbol"), stype_out=SType.from_str("instrument_id"),
-        schema=Schema.from_str("mbo"), symbols=list(spec.symbols), mappings=mappings, version=version,
-    )  # fmt: skip
+        dataset=spec.dataset,
+        start=spec.start_ns,
+        end=spec.end_ns + CAPTURE_LAG_NS,
+        stype_in=SType.from_str("raw_symbol"),
+        stype_out=SType.from_str("instrument_id"),
+        schema=Schema.from_str("mbo"),
+        symbols=list(spec.symbols),
+        mappings=mappings,
+        version=version,
+    )
     return bytes(metadata)
 
 

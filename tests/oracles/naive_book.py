@@ -152,8 +152,8 @@ class NaiveBook:
 
     def crossed(self) -> bool:
         """Whether the best bid is at or above the best ask (crossed or locked)."""
-        bid, ask = self.levels("B", 1), self.levels("A", 1)
-        return bool(bid and ask and bid[0][0] >= ask[0][0])
+        bids, asks = ([*self.queues[side]] + [top[0] for top in (self.top[side],) if top] for side in "BA")
+        return bool(bids and asks) and max(bids) >= min(asks)
 
     def consistent(self) -> None:
         """Assert that levels and orders tell the same: each order stands once, where it says, and no level is empty."""
@@ -163,7 +163,8 @@ class NaiveBook:
                 assert ids, f"empty level {side} {price}"
                 assert all(self.orders[i][:2] == (side, price) for i in ids)
                 seen += ids
-            synthetic = self.top[side][1] if self.top[side] else 0
+            top = self.top[side]
+            synthetic = top[1] if top else 0
             resting = sum(size for s, _, size in self.orders.values() if s == side)
             assert sum(size for _, size, _ in self.levels(side)) == resting + synthetic
         assert len(seen) == len(set(seen)) == len(self.orders)

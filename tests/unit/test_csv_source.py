@@ -312,7 +312,7 @@ def test_the_symbol_comes_from_the_source_or_its_name_where_no_column_has_it(tmp
         (b"\r\n\n", EmptySource, "empty"),
         (b"ts_event,action,price\n", SchemaMismatch, "publisher_id, instrument_id, side, size, order_id, flags"),
         (DATABENTO.replace("rtype", "price").encode() + b"\n", SchemaMismatch, "price"),
-        (b"\x1f\x8b\x08\0garbage", CorruptSource, "breaks"),
+        (b"\x1f\x8b\x08\0garbage", CorruptSource, "damaged"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(tmp_path, data, error, words):

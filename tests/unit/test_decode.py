@@ -19,12 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import BookmillError, CorruptSource, SourceChanged, StorageError
+from tasks.events_file import read_events, to_table
 from tasks.partitions import EventFilter, MboRecipe, Partition, SourceFile
 from tasks.scanning import routing
 from tasks.scanning.batches import BadRow, RawBatch
 from tasks.scanning.check_kernels import REASONS, check_rows
 from tasks.scanning.decode import decode, decode_stamp, events_stamp, is_decoded
-from tasks.scanning.events_file import quarantine_rows, read_events, to_table
+from tasks.scanning.gate_quarantine import quarantine_rows
 from tasks.scanning.inventory import scan
 from tasks.schemas import ACTIONS, EVENT_DTYPES, EVENTS, F_LAST, F_TOB, MBO_RECORD, SIDES, UNDEF_PRICE
 from tasks.storage import read_facts, read_footer
@@ -372,6 +373,8 @@ def test_truth_of_a_source_stays_beside_the_event_ends_that_are_kept(tmp_path):
     quarantine_rows(lake, decoded.parts[0].path, np.array([0, 2]), ["gate", "gate"], "gate:events")  # row 0 ends no event, row 2 does
     assert pq.read_table(path, partitioning=None).to_pylist() == expected([k for k in kept if k != 2])
     assert is_decoded(source, lake, MboRecipe()) is not None
+    path.unlink()
+    assert is_decoded(source, lake, MboRecipe()) is None
 
 
 @settings(max_examples=15, deadline=None)

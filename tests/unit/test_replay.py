@@ -203,7 +203,9 @@ def test_a_book_of_many_orders_and_prices_grows_and_keeps_every_order():
 
 
 def test_output_windows_restrict_rows_but_not_the_book():
-    records = np.concatenate([record("R", ts=0), record("A", "B", 100, 3, 7, ts=10), record("A", "B", 101, 1, 8, ts=25), record("A", "A", 105, 1, 9, ts=40)])
+    records = np.concatenate(
+        [record("R", ts=0), record("A", "B", 100, 3, 7, ts=10), record("A", "B", 101, 1, 8, ts=25), record("A", "A", 105, 1, 9, ts=40)]
+    )
     rows, bbo, grid, _, _ = run(records, interval_ns=10, windows=[(20, 40)])
     assert [r[0] for r in rows] == [2]
     assert [r[0] for r in bbo] == [2]

@@ -1,0 +1,176 @@
+"""The market-by-order flow as a user runs it: real processes, a real Prefect server, real files, and SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.publishing.views import query
+from tasks.scanning.synthetic import SessionSpec
+from tasks.scanning.synthetic_writers import write_session
+from tests.flows.servers import bookmill, data_files, prefect_server, start_bookmill
+
+KILLS = int(os.environ.get("BOOKMILL_KILLS", "10"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """(url, home) of a Prefect server for this module."""
+    home = tmp_path_factory.mktemp("prefect")
+    with prefect_server(home) as url:
+        yield url, home
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    """A folder with two sessions: four symbols in DBN, one in seven-column Parquet."""
+    folder = tmp_path_factory.mktemp("sources")
+    write_session(SessionSpec(records=60_000, seed=5, symbols=("ESZ5", "NQZ5", "CLZ5", "GCZ5")), folder / "many.dbn.zst", "dbn.zst")
+    write_session(SessionSpec(records=20_000, seed=6, symbols=("YMZ5",)), folder / "YMZ5.parquet", "seven-parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(server, sources, tmp_path_factory):
+    """(lake, output) of a run that nothing interrupted."""
+    lake = tmp_path_factory.mktemp("whole") / "lake"
+    code, output = bookmill(["run", "mbo", str(sources), "--lake", str(lake)], *server, lake.parent / "log")
+    assert code == 0, output
+    return lake, output
+
+
+def post(url: str, path: str, body: dict) -> list[dict]:
+    request = urllib.request.Request(f"{url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_a_run_fills_every_layer_and_the_server_shows_its_tasks_and_artifacts(finished, server):
+    lake, output = finished
+    layers = {path.name for path in lake.iterdir() if path.is_dir()}
+    assert {
+        "sources", "events", "bbo", "mbp-10", "mbp-10-1s", "trades", "closing_book", "ohlcv-1s", "ohlcv-1m", "features-1s", "heatmap", "ledger",
+    } <= layers  # fmt: skip
+    assert "expectations hold" in output
+    assert query(lake, "select count(*) n from events")["n"][0].as_py() == 80_000
+    facts = query(lake, "select sum(rows_in) a, sum(rows_out + rows_filtered + rows_quarantined) b from ledger").to_pylist()[0]
+    assert facts["a"] == facts["b"] > 0
+    (report,) = (lake / "reports").glob("*.html")
+    assert report.stat().st_size > 1_000_000
+    keys = {artifact["key"] for artifact in post(server[0], "/artifacts/filter", {"limit": 200})}
+    assert {"bookmill-run", "bookmill-partitions", "bookmill-report"} <= keys
+    tasks = {run["name"].split()[0] for run in post(server[0], "/task_runs/filter", {"limit": 200})}
+    assert {"decode", "gate", "reconstruct", "aggregate", "heatmap", "draw", "ledger", "report"} <= tasks
+
+
+def test_a_second_run_finds_everything_done_and_changes_no_byte(finished, server, sources):
+    lake, _ = finished
+    before = {name: (content, (lake / name).stat().st_mtime_ns) for name, content in data_files(lake).items() if not name.startswith("ledger")}
+    code, output = bookmill(["run", "mbo", str(sources), "--lake", str(lake)], *server, lake.parent / "again")
+    assert code == 0, output
+    after = {name: (content, (lake / name).stat().st_mtime_ns) for name, content in data_files(lake).items() if not name.startswith("ledger")}
+    assert after == before
+    states = {run["state_name"] for run in post(server[0], "/task_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 15})}
+    assert "Cached" in states
+
+
+def test_killed_at_random_moments_and_started_again_the_lake_is_byte_identical(finished, server, sources, tmp_path):
+    whole, _ = finished
+    lake, moments = tmp_path / "lake", random.Random(20251022)
+    killed = 0
+    while killed < KILLS:
+        process = start_bookmill(["run", "mbo", str(sources), "--lake", str(lake)], *server, tmp_path / f"kill-{killed}")
+        before = set(lake.rglob("*")) if lake.exists() else set()
+        limit = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < limit and (not lake.exists() or set(lake.rglob("*")) == before):
+            time.sleep(0.02)  # until it starts to write
+        time.sleep(moments.uniform(0, 1.2))
+        if process.poll() is not None:  # it was done before the blow fell: take a part of the work away
+            assert process.returncode == 0, (tmp_path / f"kill-{killed}").read_text()
+            shutil.rmtree(lake / moments.choice(["bbo", "events", "trades", "features-1s"]))
+            continue
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed += 1
+        for path in lake.rglob("*.parquet"):
+            if not path.name.startswith("."):
+                pq.read_metadata(path)  # nothing with a final name is partial
+    code, output = bookmill(["run", "mbo", str(sources), "--lake", str(lake)], *server, tmp_path / "last")
+    assert code == 0, output
+    assert data_files(lake).keys() == data_files(whole).keys()
+    assert [name for name, content in data_files(lake).items() if content != data_files(whole)[name]] == []
+    assert not list(lake.rglob("*.partial"))
+
+
+def test_bad_files_are_told_and_cost_nothing_else(server, sources, tmp_path):
+    folder, lake = tmp_path / "in", tmp_path / "lake"
+    shutil.copytree(sources, folder)
+    whole = (folder / "many.dbn.zst").read_bytes()
+    (folder / "cut.dbn.zst").write_bytes(whole[: len(whole) // 2])
+    (folder / "strange.dbn").write_bytes(b"DBZ\x09" + bytes(200))
+    (folder / "empty.csv").write_bytes(b"")
+    rows = ["ts_event,action,side,price,size,order_id,is_last"]
+    good = [f"{1_761_139_800_000_000_000 + k},A,B,{100 + k % 7}.25,5,{k + 1},1" for k in range(500)]
+    rows += ["1761139800000000000,R,N,,0,0,1", *good]
+    rows[100] = "1761139800000000100,A,B,101.25,-5,9001,1"
+    rows[200] = "1761139800000000200,X,B,101.25,5,9002,1"
+    rows[300] = "1761139800000000300,A,B,nan,5,9003,1"
+    (folder / "SICK.csv").write_text("\n".join(rows) + "\n")
+    code, output = bookmill(["run", "mbo", str(folder), "--lake", str(lake)], *server, tmp_path / "log")
+    assert code == 1, output
+    flat = " ".join(output.split())
+    for name in ("cut.dbn.zst", "strange.dbn", "empty.csv"):
+        assert name in flat
+    assert "byte" in flat
+    assert query(lake, "select count(*) n from events where symbol <> 'SICK'")["n"][0].as_py() == 80_000
+    reasons = query(lake, "select reason, count(*) n from quarantine group by 1 order by 1").to_pylist()
+    assert sum(r["n"] for r in reasons) == 3
+    sick = query(lake, "select rows_in, rows_out, rows_quarantined from ledger where symbol = 'SICK' and stage = 'decode'").to_pylist()
+    assert sick == [{"rows_in": 501, "rows_out": 498, "rows_quarantined": 3}]
+    assert {r["status"] for r in query(lake, "select distinct status from bbo where symbol = 'SICK'").to_pylist()} == {"valid", "suspect"}
+    code, output = bookmill(["quarantine", "export", str(tmp_path / "bad"), "--lake", str(lake)], *server, tmp_path / "log2")
+    assert code == 0, output
+    assert (tmp_path / "bad" / "SICK.csv.rows").read_text().splitlines() == [rows[100], rows[200], rows[300]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "mbo", "nowhere/*.dbn"], "nowhere"),
+        (["run", "mbo", ".", "--interval", "1parsec"], "parsec"),
+        (["run", "mbo", ".", "--clock", "sundial"], "ts_event, ts_recv"),
+        (["run", "mbo", ".", "--hours", "9-17", "--zone", "Mars/Olympus"], "zone"),
+        (["run", "mbo"], "SOURCES"),
+    ],
+)
+def test_what_cannot_run_says_what_is_allowed_and_exits_with_2(server, tmp_path, arguments, told):
+    code, output = bookmill(arguments, *server, tmp_path / "log")
+    assert (code, told in output, "Traceback" in output) == (2, True, False), output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.parametrize(("options", "told"), [("size=1500k", "disk is full"), ("size=8m,ro", "read-only")])
+def test_a_full_or_read_only_disk_is_told_and_leaves_nothing_partial(server, sources, tmp_path, options, told):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        code, output = bookmill(["run", "mbo", str(sources), "--lake", str(disk / "lake")], *server, tmp_path / "log")
+        assert code in (1, 2), output
+        assert told in " ".join(output.split())
+        assert "Traceback" not in output
+        for path in disk.rglob("*.parquet"):
+            pq.read_metadata(path)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
