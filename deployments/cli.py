@@ -32,25 +32,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 def main() -> None:
     """Entry point: known errors become one line on standard error and an exit code (0 done, 1 some failed, 2 nothing could run)."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        app()
     except Exception as fault:  # the boundary: known faults are told in a line, unknown ones keep their traceback
         sys.exit(_tell(fault))
 
 
 def _tell(fault: Exception) -> int:
-    import click
-
     from config.errors import ConfigError
     from tasks.errors import BookmillError
 
-    if isinstance(fault, click.ClickException):
-        fault.show()
-        return 2
-    if isinstance(fault, click.exceptions.Abort):
-        print("Stopped.", file=sys.stderr)
-        return 130
     if isinstance(fault, BookmillError | ConfigError):
         print(f"Error: {fault}", file=sys.stderr)
         return getattr(fault, "exit_code", 2)

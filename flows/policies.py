@@ -56,7 +56,16 @@ def _no_timeout_notice(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Timeout of %s seconds configured for this task, but the task is running in a worker thread")
 
 
+def _told_in_a_line(record: logging.LogRecord) -> bool:
+    # A known fault says what, where and what to do; thirty lines of Prefect's own frames below it would hide that.
+    if record.exc_info and isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], BookmillError):
+        record.msg, record.args, record.exc_info, record.exc_text = "%s: %s", (type(record.exc_info[1]).__name__, record.exc_info[1]), None, None
+    return True
+
+
 logging.getLogger("prefect.task_runs").addFilter(_no_timeout_notice)
+for _name in ("prefect.task_runs", "prefect.flow_runs"):
+    logging.getLogger(_name).addFilter(_told_in_a_line)
 
 
 @dataclasses.dataclass

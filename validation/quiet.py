@@ -10,15 +10,20 @@ import os
 from types import ModuleType
 
 _SILENT = {"GX_ANALYTICS_ENABLED": "false", "GE_USAGE_STATS": "false", "TQDM_DISABLE": "1"}
-# The second sets its own level when it is imported, and tells the name of a temporary folder at every gate.
+# The first writes hundreds of lines during the import; the second sets its own level then, and names a temporary folder at every gate.
 _LOGGERS = ("great_expectations", "great_expectations.data_context.types.base")
 
 
 def great_expectations() -> ModuleType:
     """The library, with its analytics (which would call an outside host) switched off before it can read its variables."""
     os.environ.update(_SILENT)
+    _hush()
     import great_expectations as library
 
+    _hush()
+    return library
+
+
+def _hush() -> None:
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    return library

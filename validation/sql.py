@@ -11,16 +11,18 @@ import pyarrow as pa
 from validation.rules import Rule
 
 
-def reading(path: Path, schema: pa.Schema, columns: Iterable[str], *, numbered: bool = False) -> str:
-    """SELECT of `columns` in file order: times as int64 ns, so that comparisons are exact; with the 0-based `row` when numbered.
+def reading(paths: Sequence[Path], schema: pa.Schema, columns: Iterable[str], *, numbered: bool = False, named: bool = False) -> str:
+    """SELECT of `columns` in file order: times as int64 ns, so that comparisons are exact; with the 0-based `row` in its file when
+    numbered, and the path as `file` when named.
 
     DuckDB 2.0 has no arithmetic on its nanosecond times with zone, and a literal of them is cut to microseconds by an interval.
     """
     wanted = [f"epoch_ns({name}) AS {name}" if pa.types.is_timestamp(schema.field(name).type) else name for name in columns]
     wanted += ["file_row_number AS row"] if numbered else []
+    wanted += ["filename AS file"] if named else []
     # The directories of the lake look like hive partitions; without the option their values would replace the columns of the file.
-    options = "hive_partitioning = false" + (", file_row_number = true" if numbered else "")
-    return f"SELECT {', '.join(wanted) or '1 AS nothing'} FROM read_parquet({literal_path(path)}, {options})"
+    options = "hive_partitioning = false" + (", file_row_number = true" if numbered else "") + (", filename = true" if named else "")
+    return f"SELECT {', '.join(wanted)} FROM read_parquet([{', '.join(map(literal_path, paths))}], {options})"
 
 
 def literal_path(path: Path) -> str:
@@ -38,11 +40,28 @@ def columns_of(rules: Sequence[Rule], schema: pa.Schema) -> list[str]:
 
 def rows_of(path: Path, schema: pa.Schema, rules: Sequence[Rule], *, numbered: bool = False) -> str:
     """SELECT of every row with all that `rules` name: the columns and those of the rows before it."""
-    inner = reading(path, schema, columns_of(rules, schema), numbered=numbered)
-    words = set(re.findall(r"\bprev2?_\w+", " ".join(f"{rule.holds} {rule.screen}" for rule in rules)))
+    inner = reading([path], schema, columns_of(rules, schema), numbered=numbered)
     # An empty OVER streams in file order at 60 to 90 M rows/s; ORDER BY row would sort the file first.
-    lags = [f"lag({word.partition('_')[2]}, {2 if word.startswith('prev2') else 1}) OVER () AS {word}" for word in sorted(words)]
+    lags = [f"lag({column}, {back}) OVER () AS {word}" for word, column, back in _earlier(rules)]
     return f"SELECT *, {', '.join(lags)} FROM ({inner})" if lags else inner
+
+
+def _earlier(rules: Sequence[Rule]) -> list[tuple[str, str, int]]:
+    """The words of `rules` for values of earlier rows: (word, column, rows back)."""
+    words = set(re.findall(r"\bprev2?_\w+", " ".join(f"{rule.holds} {rule.screen}" for rule in rules)))
+    return [(word, word.partition("_")[2], 2 if word.startswith("prev2_") else 1) for word in sorted(words)]
+
+
+def counts_by_file(paths: Sequence[Path], schema: pa.Schema, rules: Sequence[Rule]) -> str:
+    """One row a file that has rows: its path, and the unexpected rows of each rule in order. For many small files: one plan for all."""
+    inner = reading(paths, schema, columns_of(rules, schema), numbered=True, named=True)
+    # The files follow each other in one stream; the row number keeps a file's first rows from looking into the file before it.
+    lags = [f"CASE WHEN row >= {back} THEN lag({column}, {back}) OVER () END AS {word}" for word, column, back in _earlier(rules)]
+    counts = [
+        f"CASE WHEN arg_max(coalesce({rule.holds}, false), row) THEN 0 ELSE 1 END" if rule.last_row_only else f"count(*) - count_if({rule.holds})"
+        for rule in rules
+    ]
+    return f"SELECT file, {', '.join(counts)} FROM (SELECT {', '.join(['*', *lags])} FROM ({inner})) GROUP BY file"
 
 
 def unexpected_counts(path: Path, schema: pa.Schema, rules: Sequence[Rule], *, screened: bool) -> str:

@@ -55,6 +55,8 @@ class SessionSpec:
         for name, values in (("symbols", self.symbols), ("publishers", self.publishers)):
             if not values or len(set(values)) != len(values):
                 raise UsageError(f"{name} has {len(values)} entries, {len(set(values))} different; give at least one, each once")
+        if odd := [s for s in self.symbols if not s or not s.isascii() or not s.isprintable() or any(c in s for c in ',"')]:
+            raise UsageError(f"symbol {odd[0]!r} cannot stand in every format; use printable ASCII without comma and quote")
         try:
             self.start_ns  # noqa: B018
         except ValueError as fault:

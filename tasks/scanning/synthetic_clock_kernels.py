@@ -53,8 +53,9 @@ def wait_for_next(state):
     """Seconds to the next event and whether an earlier event set it off. The base rate aims at the last record at the end of the session."""
     length = 1e-9 * (state["end"] - state["start"])
     u = min(1.0, 1e-9 * (state["now"] - state["start"]) / length)
-    shape = 0.5 + 6.0 * (u - 0.55) ** 2
-    ahead = 0.5 * (1.0 - u) + 2.0 * (0.45**3 - (u - 0.55) ** 3)  # integral of shape to the end
+    middle = u - 0.55
+    shape = 0.5 + 6.0 * middle * middle
+    ahead = 0.5 * (1.0 - u) + 2.0 * (0.091125 - middle * middle * middle)  # integral of shape to the end
     left = EVENTS_PER_RECORD * (state["total"] - state["emitted"])
     base = (1.0 - BRANCHING) * left * shape / (length * max(ahead, 1e-6)) * state["activity"]
     wait = exponential(state) / max(base, 1e-9)

@@ -65,12 +65,12 @@ def write_session(spec: SessionSpec, path: Path, format: str = "dbn.zst", *, ver
     return session.facts()
 
 
-def generate_files(spec: SessionSpec, path: Path, format: str = "dbn.zst") -> tuple[Path, SessionFacts]:
+def generate_files(spec: SessionSpec, path: Path, format: str = "dbn.zst", *, version: int = 3) -> tuple[Path, SessionFacts]:
     """Write a session, and its truth as JSON beside it (`<file>.facts.json`). A `path` that is a folder gets a file with Databento's kind of name."""
     if path.is_dir():
         suffix = format.removeprefix("seven-")
         path = path / f"{spec.dataset.lower().replace('.', '-')}-{spec.date.replace('-', '')}.mbo.{suffix}"
-    facts = write_session(spec, path, format)
+    facts = write_session(spec, path, format, version=version)
     with atomic_file(path.with_name(path.name + ".facts.json")) as file:
         file.write(json.dumps({"spec": asdict(spec), **asdict(facts)}, indent=1).encode())
     return path, facts
@@ -100,6 +100,9 @@ def _write_bytes(session: Session, path: Path, format: str, head: bytes, encode:
 
 def _dbn_head(spec: SessionSpec, version: int) -> bytes:
     """DBN metadata with the symbols' dated mappings, half-open in days."""
+    longest, room = max(spec.symbols, key=len), 21 if version == 1 else 70
+    if len(longest) > room:
+        raise UsageError(f"symbol {longest!r} has {len(longest)} letters; DBN version {version} has room for {room}")
     last = datetime.fromtimestamp(spec.end_ns // 1_000_000_000, UTC).date() + timedelta(days=1)
     first = datetime.fromisoformat(spec.date).date()
     mappings = [

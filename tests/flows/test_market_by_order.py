@@ -150,7 +150,7 @@ def test_bad_files_are_told_and_cost_nothing_else(server, sources, tmp_path):
         (["run", "mbo", ".", "--interval", "1parsec"], "parsec"),
         (["run", "mbo", ".", "--clock", "sundial"], "ts_event, ts_recv"),
         (["run", "mbo", ".", "--hours", "9-17", "--zone", "Mars/Olympus"], "zone"),
-        (["run", "mbo"], "SOURCES"),
+        (["run", "mbo"], "sources"),
     ],
 )
 def test_what_cannot_run_says_what_is_allowed_and_exits_with_2(server, tmp_path, arguments, told):

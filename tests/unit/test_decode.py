@@ -425,7 +425,7 @@ def test_a_gate_killed_half_way_is_seen_and_the_source_is_decoded_again(tmp_path
     decoded = decode(source, lake, recipe, reader=MemoryReader(feed))
     before = lake_bytes(lake)
     with monkeypatch.context() as patch:
-        patch.setattr(f"tasks.scanning.events_file.{step}", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(f"tasks.scanning.gate_quarantine.{step}", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             quarantine_rows(lake, decoded.parts[0].path, np.array([3]), ["bad"], "gate:events")
     assert is_decoded(source, lake, recipe) is None

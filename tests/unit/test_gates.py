@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tasks.errors import GateBlocked, UsageError
 from tasks.schemas import ACTIONS, EVENTS, F_LAST, MBO_RECORD, SIDES, UNDEF_PRICE, books_schema
 from tests.unit.test_suites import SECOND, T0, N, Rows, good_books, good_events, table_of, write
+from validation import profile
 from validation.docs import outside_references, write_data_docs
 from validation.gate import GateReport, require, run_gate
 from validation.rules import Context
@@ -41,18 +42,19 @@ def failed(report: GateReport) -> dict[str, dict[str, int]]:
 
 
 def test_a_failure_is_attributed_to_its_file_among_many(tmp_path):
-    paths = [events(tmp_path / f"{k:03d}.parquet") for k in range(40)]
+    paths = [events(tmp_path / f"{k:03d}.parquet") for k in range(30)]
     events(paths[7], action=(3, "X"))
     events(paths[23], flags=(5, F_LAST | 1), side=(5, "X"))
     report = run_gate("events", paths)
     assert failed(report) == {"action_known": {"007.parquet": 1}, "side_known": {"023.parquet": 1}, "flags_known": {"023.parquet": 1}}
-    assert (report.rows, report.files, report.status, report.blocked_files) == (40 * N, 40, "warn", ())
+    assert (report.rows, report.files, report.status, report.blocked_files) == (30 * N, 30, "warn", ())
 
 
 def test_more_failing_files_than_great_expectations_lists_are_all_named(tmp_path):
-    paths = [events(tmp_path / f"{k:03d}.parquet", flags=(5, 1)) for k in range(230)]
+    """And more than are counted in one query."""
+    paths = [events(tmp_path / f"{k:03d}.parquet", flags=(5, 1)) for k in range(profile.GROUP_FILES + 4)]
     (outcome,) = run_gate("events", paths).failed
-    assert outcome.unexpected == len(outcome.by_file) == 230
+    assert outcome.unexpected == len(outcome.by_file) == len(paths)
 
 
 def test_quarantine_names_each_row_once_with_all_its_reasons(tmp_path):
@@ -112,7 +114,7 @@ def test_eight_threads_at_once_get_the_verdicts_of_their_own_files(tmp_path):
         return k, run_gate("books", [book], threads=1, context={"depth": 2})
 
     with ThreadPoolExecutor(8) as pool:
-        for k, report in pool.map(ask, range(24)):
+        for k, report in pool.map(ask, range(18)):
             expected = {"flags_known": {bad[k % 4].name: 1}} if k % 3 == 1 else {}
             assert {name: files for name, files in failed(report).items() if name == "flags_known"} == expected
             assert report.suite == ("books" if k % 3 == 2 else "events")
@@ -162,8 +164,10 @@ def _cut(table: pa.Table) -> pa.Table:
     return table.set_column(table.schema.get_field_index("order_id"), "order_id", table["order_id"].cast(pa.int8()))
 
 
+@pytest.mark.parametrize("small_rows", [1, profile.SMALL_ROWS], ids=["alone", "together"])
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_file_blocks_itself_and_no_other(tmp_path, kind):
+def test_a_damaged_file_blocks_itself_and_no_other(tmp_path, monkeypatch, kind, small_rows):
+    monkeypatch.setattr(profile, "SMALL_ROWS", small_rows)
     paths = [events(tmp_path / f"{k}.parquet") for k in range(3)]
     damage, expectation = DAMAGE[kind]
     damage(paths[1])

@@ -26,7 +26,7 @@ def events_of(path):
     """All event columns of one source."""
     (source,) = scan([path]).files
     reader = open_reader(source)
-    batches = [b for b in reader.batches(65_536)]
+    batches = list(reader.batches(65_536))
     assert not any(b.bad for b in batches)
     return {name: np.concatenate([b.columns[name] for b in batches]).astype(dtype) for name, dtype in EVENT_DTYPES.items()}
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.schemas import BARS, EVENTS, F_LAST, F_SNAPSHOT, FEATURES, TRADES, UNDEF_PRICE, books_schema
+from validation import profile
 from validation.gate import GateReport, run_gate
 from validation.rules import Context
 from validation.suites import SUITES, suite_of
@@ -299,6 +300,20 @@ def test_good_rows_fail_nothing(judged, case):
 def test_a_broken_row_fails_exactly_the_expectation_it_breaks(judged, case, rule):
     assert rule in CASES[case][3], f"{rule} has no breaking case: add one to CASES[{case!r}]"
     assert judged(case).failures(rule) == {rule}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_files_counted_alone_and_together_get_the_same_counts(judged, case, monkeypatch):
+    """Alone: proofs from the footer, screens, the last row by itself. Together: every condition on every row of all files in one stream."""
+    together = judged(case)
+    paths = list(together.paths.values())
+    monkeypatch.setattr(profile, "SMALL_ROWS", 1)
+    suite, context, _, _ = CASES[case]
+    alone = suite_of(suite, Context.of(context))
+    with profile.scanner(2, 1 << 28) as connection:
+        found = {str(p.path): p.counts for p in profile.profile_files(connection, alone, paths, 2)}
+    for outcome in together.report.results:
+        assert {path: counts[outcome.name] for path, counts in found.items() if counts[outcome.name]} == outcome.by_file
 
 
 def test_every_suite_has_cases_and_every_rule_says_why_and_where():

@@ -205,8 +205,12 @@ def test_two_thousand_symbols_are_as_active_as_zipf_says_and_each_has_its_book()
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"records": 0}, {"symbols": ()}, {"symbols": ("A", "A")}, {"publishers": ()}, {"tick": -1}, {"hours": 0}, {"date": "22.10.2025"}]
-)
+    "wrong",
+    [
+        {"records": 0}, {"tick": -1}, {"hours": 0}, {"publishers": ()}, {"symbols": ()}, {"symbols": ("A", "A")}, {"symbols": ("A,B",)},
+        {"date": "22.10.2025"},
+    ],
+)  # fmt: skip
 def test_a_spec_that_cannot_be_generated_is_refused(wrong):
     with pytest.raises(UsageError):
         SessionSpec(**wrong)
@@ -225,11 +229,13 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     (tmp_path / "taken").mkdir()
     for format in ("dbn.zst", "parquet", "csv"):
         with pytest.raises(StorageError, match="taken"):
-            write_session(SMALL, tmp_path / "taken", format)
+            write_session(replace(SMALL, records=800), tmp_path / "taken", format)
     with pytest.raises(UsageError, match=r"dbn\.zst"):
         write_session(SMALL, tmp_path / "x", "xlsx")
     with pytest.raises(UsageError, match="version"):
         write_session(SMALL, tmp_path / "x", "dbn", version=4)
+    with pytest.raises(UsageError, match="room for 21"):
+        write_session(replace(SMALL, symbols=("S" * 22,)), tmp_path / "x", "dbn", version=1)
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
 
 
