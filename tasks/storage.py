@@ -55,10 +55,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as fault:
-        temporary.unlink(missing_ok=True)
+        _drop(temporary)
         raise storage_error(path, fault) from fault
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _drop(temporary)
         raise
 
 
@@ -72,6 +72,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def _beside(path: Path) -> Path:
     """A name no one else uses, which says which process of which machine writes it."""
     return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}")
+
+
+def _drop(path: Path) -> None:
+    # What cannot be removed now must not hide the fault that led here; a later run removes it.
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -111,7 +117,7 @@ class ParquetSink:
                 write_page_index=False, store_schema=True,
             )  # fmt: skip
         except OSError as fault:
-            self._temporary.unlink(missing_ok=True)
+            _drop(self._temporary)
             raise storage_error(path, fault) from fault
 
     def write(self, table: pa.Table | pa.RecordBatch) -> None:
@@ -156,7 +162,7 @@ class ParquetSink:
         """Drop what was written; harmless after a commit."""
         with suppress(OSError, pa.ArrowException):
             self._writer.close()
-        self._temporary.unlink(missing_ok=True)
+        _drop(self._temporary)
 
     def __enter__(self) -> ParquetSink:
         return self
