@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from tasks.errors import BookmillError, StorageError
 from tasks.filtering.predicate import output_windows
 from tasks.partitions import MboRecipe, Partition, SourceFile
 from tasks.publishing import ledger
-from tasks.publishing.draw import are_drawn
+from tasks.publishing.draw import are_drawn, picture_markdown
 from tasks.publishing.report import RunFacts, markdown_summary, table_rows
 from tasks.publishing.task import draw_heatmaps, publish_report, write_ledgers
 from tasks.reconstruction.heatmap import LAYER, heatmap_stamp
@@ -37,6 +39,9 @@ from validation.task import gate
 
 # Files that one gate judges together: Great Expectations costs 0.1 s a call, whatever the number of files.
 GATE_FILES = 200
+# Heatmaps shown as artifacts; all are in the lake and the report.
+PICTURES = 4
+SHOWN_FACTS = ("rows_in", "crossed", "locked", "anomalies", "statuses", "event_ends", "status", "reason")
 # How far back the closing book of an earlier day is taken up: a weekend and a holiday.
 CARRY_DAYS = 5
 
@@ -193,12 +198,23 @@ class MboRun(Run):
         path = equip(publish_report, self.settings, persist_result=False, cache_policy=None)(str(self.lake), facts)
         create_markdown_artifact(key="bookmill-run", markdown=markdown_summary(facts), description="What the run did")
         create_table_artifact(key="bookmill-partitions", table=table_rows(facts), description="Partitions of the run")
+        for number, entry in enumerate(self._drawn(facts)[:PICTURES]):
+            create_markdown_artifact(key=f"bookmill-heatmap-{number + 1}", markdown=picture_markdown(*entry), description="Heatmap")
         create_link_artifact(key="bookmill-report", link=Path(path).as_uri(), link_text="HTML report", description="Report of the run")
         summary = {**facts.to_json(), "report": path, "lake": str(self.lake), "peak_rss_bytes": max((b for _, b in self.memory), default=0)}
         if self.failed or self.rejected:
             nothing = not any(p["status"] == "done" for p in summary["partitions"])
             raise RunFailed(facts.sentence, summary, 2 if nothing else 1)
         return summary
+
+    def _drawn(self, facts: RunFacts) -> list[tuple[str, Path]]:
+        """(partition, PNG) of the partitions that have a picture."""
+        found = [
+            (f"{e['partition']['symbol']} {e['partition']['date']}", (self.lake / e["outputs"][LAYER]["path"]).with_suffix(".png"))
+            for e in facts.partitions
+            if LAYER in e["outputs"]
+        ]
+        return [(name, path) for name, path in found if path.exists()]
 
     def facts(self, sources: Sequence[str]) -> RunFacts:
         """All that the run says about itself."""
@@ -209,7 +225,7 @@ class MboRun(Run):
             partitions.append({
                 "partition": partition_facts(job.partition), "status": "failed" if error else "done", "error": error,
                 "outputs": self._outputs(job.partition) if built else {},
-                "counts": {k: built.facts[k] for k in ("crossed", "locked", "anomalies", "event_ends", "status", "reason")} if built else {},
+                "counts": {name: built.facts[name] for name in SHOWN_FACTS} if built else {},
             })  # fmt: skip
         known = {str(p) for p in self.books}
         broken = [{"path": name, "error": error} for name, error in self.failed.items() if name not in known]
@@ -272,7 +288,12 @@ class MboRun(Run):
         if starts_clean(self.lake, in_time_order(self.lake, job.partition, job.events)):
             return None
         me = job.partition
-        earlier = [p for p in planned if (p.dataset, p.symbol, p.publisher_id) == (me.dataset, me.symbol, me.publisher_id) and p.date < me.date]
+        oldest = (date.fromisoformat(me.date) - timedelta(days=CARRY_DAYS)).isoformat()
+        # Of this run, or of an earlier one: a nightly run has each day before it in the lake.
+        known = [*planned, *(Partition.of_path(path) for path in self.lake.glob(_closing_books(me)))]
+        earlier = [
+            p for p in known if (p.dataset, p.symbol, p.publisher_id) == (me.dataset, me.symbol, me.publisher_id) and oldest <= p.date < me.date
+        ]
         return max(earlier, key=lambda p: p.date, default=None)
 
     def _is_rebuilt(self, job: BookJob) -> bool:
@@ -293,3 +314,11 @@ class MboRun(Run):
     def _all_contents(self, partitions: Sequence[Partition]) -> str:
         paths = [path for p in partitions for layer in ledger.layers_of(self.lake, p) for path in ledger.layer_files(self.lake, p, layer)]
         return contents(self.lake, [path.relative_to(self.lake).as_posix() for path in paths])
+
+
+def _closing_books(partition: Partition) -> str:
+    """Pattern of the closing books of this symbol and publisher on any day, relative to the lake."""
+    path = Path(partition.path("closing_book"))
+    folders = [glob.escape(part) for part in path.parts[:-1]]
+    folders[2] = "date=*"
+    return "/".join([*folders, f"part-{partition.publisher_id}-*.parquet"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from PIL import Image
 
 from tasks.heatmap_grid import HeatmapGrid
 from tasks.partitions import Partition
@@ -44,3 +47,12 @@ def draw(lake: Path, partition: Partition, clock: str) -> dict[str, str]:
     draw_png(grid, trades, lake / paths[".png"], title=title)
     draw_html(grid, trades, lake / paths[".html"], title=title)
     return paths
+
+
+def picture_markdown(name: str, path: Path, width: int = 1_000) -> str:
+    """Markdown with the picture inside of it, scaled to `width` and 256 colours, so that an interface without access to the lake shows it."""
+    picture = Image.open(path).convert("RGB")
+    small = picture.resize((width, picture.height * width // picture.width), Image.Resampling.LANCZOS).quantize(256)
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG", optimize=True)
+    return f"# {name}\n\n![heatmap of {name}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})\n"

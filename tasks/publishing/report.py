@@ -59,7 +59,8 @@ class RunFacts:
         if self.verdict:
             return self.verdict
         total, refused = len(self.partitions), len(self.rejected)
-        done = f"All {total:,} partitions are done" if not self.failed else f"{self.failed:,} of {total:,} partitions failed"
+        whole = f"All {total:,} partitions are done" if total != 1 else "The one partition is done"
+        done = whole if not self.failed else f"{self.failed:,} of {total:,} partitions failed"
         done += f"; {refused:,} source{'s' if refused > 1 else ''} could not be read" if refused else ""
         return done + ("; the ledger does not add up" if self.broken else "")
 

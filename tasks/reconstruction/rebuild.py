@@ -23,7 +23,7 @@ from tasks.partitions import MboRecipe, Partition, Stamp, digest
 from tasks.reconstruction.layers import LayerTables
 from tasks.reconstruction.replay import Replay, Samples
 from tasks.reconstruction.window import WindowReplay
-from tasks.schemas import F_LAST, F_SNAPSHOT, SIDES, TRADES, books_schema, char_codes
+from tasks.schemas import F_LAST, F_SNAPSHOT, SIDES, STATUSES, TRADES, books_schema, char_codes
 from tasks.specs import interval_name
 from tasks.storage import ParquetSink, is_done, read_facts, read_footer, write_table
 
@@ -204,6 +204,7 @@ class _Writer:
         self._lake, self._partition, self._recipe = lake, partition, recipe
         self._names = layer_names(recipe)
         self._tables = LayerTables(partition, recipe.depth)
+        self._statuses = np.zeros(len(STATUSES), np.int64)
         schemas = {"rows": books_schema(recipe.depth), "grid": books_schema(recipe.depth), "trades": TRADES, "bbo": books_schema(1)}
         self._sinks = {
             kind: stack.enter_context(
@@ -219,6 +220,7 @@ class _Writer:
 
     def write(self, samples: Samples) -> None:
         if samples.n_rows:
+            self._statuses += np.bincount(samples.rows.status[: samples.n_rows], minlength=len(STATUSES))
             self._sinks["rows"].write(self._tables.event_rows(samples))
         if samples.n_bbo:
             self._sinks["bbo"].write(self._tables.bbo(samples))
@@ -232,6 +234,7 @@ class _Writer:
         rows = {kind: sink.rows for kind, sink in self._sinks.items()} | {"closing": len(closing["price"])}
         paths = {kind: self._partition.path(name) for kind, name in self._names.items()}
         facts = _facts(replay, rows_in, {self._names[kind]: n for kind, n in rows.items()})
+        facts["statuses"] = {name: int(n) for name, n in zip(STATUSES, self._statuses, strict=True) if n}
         for kind in ("rows", "grid", "trades"):
             self._sinks[kind].commit(stamp)
         side = pa.DictionaryArray.from_arrays(np.searchsorted(char_codes(SIDES), closing["side"]).astype(np.int8), pa.array(SIDES))
@@ -248,9 +251,10 @@ def _facts(replay: Replay | WindowReplay, rows_in: int, outputs: dict[str, int])
     if sum(by_action.values()) != rows_in:
         raise BookmillError(f"{rows_in:,} events went in but {sum(by_action.values()):,} were accounted for; nothing was published.")
     applied = by_action["add"] + by_action["cancel"] + by_action["modify"] + by_action["clear"]
+    ignored = by_action["trade"] + by_action["fill"] + by_action["none"]
     status, reason = replay.status()
     return {
-        "rows_in": rows_in, "rows_out": rows_in, "applied": applied, "ignored": rows_in - applied, "actions": by_action,
+        "rows_in": rows_in, "rows_out": rows_in, "applied": applied, "ignored": ignored, "actions": by_action,
         "event_ends": counters.pop("event_ends"), "crossed": counters.pop("crossed"), "locked": counters.pop("locked"),
         "anomalies": {name: counters[name] for name in sorted(counters) if name in ANOMALY_NAMES},
         "counts": {name: counters[name] for name in sorted(counters) if name not in ANOMALY_NAMES},

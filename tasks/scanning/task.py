@@ -16,10 +16,16 @@ def decode_sources(lake: str, sources: tuple[SourceFile, ...], recipe: MboRecipe
     """Decode, filter and check each source; values are `Decoded`."""
 
     def body(source: SourceFile):
+        told = [0, 0]
+
+        def progress(size: int, rows: int) -> None:
+            run.advance(source.name, rows - told[1], size - told[0])
+            told[:] = size, rows
+
         with run.slots(1, run.memory_bytes):
             found = decode(
                 source, Path(lake), recipe, batch_rows=run.batch_rows, memory_bytes=run.memory_bytes, salvage=salvage,
-                progress=lambda rows, size: run.advance(source.name, rows, size),
+                progress=progress,
             )  # fmt: skip
         run.finish(source.name)
         return found, found.rows_in, found.skipped
