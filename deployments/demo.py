@@ -26,9 +26,8 @@ def run_demo(settings: Settings, overrides: dict[str, str], records: int, seed: 
 
 def generate_file(path: Path, records: int, format: str, symbols: str, seed: int, date: str) -> None:
     """Write a generated session and print what is in it."""
-    from tasks.scanning.synthetic_writers import FORMATS, write_session
-
     from tasks.scanning.synthetic import SessionSpec
+    from tasks.scanning.synthetic_writers import FORMATS, write_session
 
     if format not in FORMATS:
         raise UsageError(f"format is {format!r}; allowed: {', '.join(FORMATS)}")

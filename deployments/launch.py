@@ -22,7 +22,8 @@ def run_flow(settings: Settings, parameters: dict[str, Any], api_url: str | None
         from flows.run import RunFailed
 
         server.ready()
-        flow = market_by_order.with_options(task_runner=ThreadPoolTaskRunner(max_workers=settings.workers))
+        runner: Any = ThreadPoolTaskRunner(max_workers=settings.workers)
+        flow = market_by_order.with_options(task_runner=runner)
         state = flow(**parameters, return_state=True)
         result = state.result(raise_on_failure=False)
     if isinstance(result, RunFailed):

@@ -17,7 +17,7 @@ from flows.options import recipe_of
     flow_run_name="mbo into {lake}",
     description=__doc__,
     # Threads are enough: kernels and DuckDB release the GIL, and a task costs 5 ms on threads against 80 ms on processes (measured).
-    task_runner=ThreadPoolTaskRunner(max_workers=load().workers),
+    task_runner=ThreadPoolTaskRunner(max_workers=load().workers),  # type: ignore[arg-type]  # its type parameter is not inferred
 )
 def market_by_order(
     sources: list[str],

@@ -195,7 +195,8 @@ class MboRun(Run):
     def report(self, sources: Sequence[str]) -> dict[str, Any]:
         """Write the report, publish the artifacts, and say how it went. Raises RunFailed when a source or partition failed."""
         facts = self.facts(sources)
-        path = equip(publish_report, self.settings, persist_result=False, cache_policy=None)(str(self.lake), facts)
+        publish: Any = equip(publish_report, self.settings, persist_result=False, cache_policy=None)
+        path = publish(str(self.lake), facts)
         create_markdown_artifact(key="bookmill-run", markdown=markdown_summary(facts), description="What the run did")
         create_table_artifact(key="bookmill-partitions", table=table_rows(facts), description="Partitions of the run")
         for number, entry in enumerate(self._drawn(facts)[:PICTURES]):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psutil
 from prefect import Task
@@ -67,7 +67,7 @@ class Run:
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._watch_memory, name="memory", daemon=True)
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         for path in remove_partials(self.lake) if self.lake.exists() else []:
             self.log.info("removed %s, left behind by a run that died", path)
         self.progress.__enter__()

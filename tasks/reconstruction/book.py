@@ -102,7 +102,12 @@ class OrderBook:
     def resting_orders(self) -> dict[str, np.ndarray]:
         """side uint8, price int64, order_id uint64, size int64 of all resting orders, best level first, in priority order."""
         n, width = int(self.arrays.state[LIVE]), len(self.arrays.prices)
-        out = {"side": np.zeros(n, np.uint8), "price": np.zeros(n, np.int64), "order_id": np.zeros(n, np.uint64), "size": np.zeros(n, np.int64)}
+        out: dict[str, np.ndarray] = {
+            "side": np.zeros(n, np.uint8),
+            "price": np.zeros(n, np.int64),
+            "order_id": np.zeros(n, np.uint64),
+            "size": np.zeros(n, np.int64),
+        }
         dump_orders(self.arrays, width, out["side"], out["price"], out["order_id"], out["size"])
         return out
 

@@ -33,6 +33,7 @@ def draw(state):
 
 @kernel
 def exponential(state):
+    """A draw from the exponential distribution of mean 1."""
     return -math.log(1.0 - draw(state))
 
 

@@ -87,6 +87,7 @@ def _place(state, book, side, value):
 
 @kernel
 def add_order(state, pool, book, out, side, value, flags):
+    """One new resting order of `side` near the touch, sometimes far and large; writes its A record with `flags`."""
     level = _place(state, book, side, value)
     away = value - level if side == BID else level - value
     size = size_of(state, 120)
