@@ -34,7 +34,6 @@ def generate_file(path: Path, records: int, format: str, symbols: str, seed: int
     names = tuple(f"SYM{i:04d}" for i in range(int(symbols))) if symbols.isdigit() else tuple(s.strip() for s in symbols.split(",") if s.strip())
     start = time.perf_counter()
     facts = write_session(SessionSpec(records=records, seed=seed, symbols=names, date=date), path, format)
-    seconds = time.perf_counter() - start
-    print(
-        f"{path}: {facts.records:,} records of {len(names)} symbol{'s' if len(names) != 1 else ''} in {seconds:.1f} s ({path.stat().st_size / 1e6:.1f} MB)"
-    )
+    seconds, megabytes = time.perf_counter() - start, path.stat().st_size / 1e6
+    many = f"{len(names)} symbol{'s' if len(names) != 1 else ''}"
+    print(f"{path}: {facts.records:,} records of {many} in {seconds:.1f} s ({megabytes:.1f} MB)")

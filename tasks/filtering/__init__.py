@@ -1,1 +1,35 @@
-"""Which rows are wanted: one predicate model over symbols, publishers, time and trading hours, for NumPy, DuckDB and Arrow alike."""
+"""Which rows are wanted: one predicate model over symbols, publishers, time and trading hours, for NumPy, DuckDB and Arrow alike.
+
+The names in `__all__` are the functions for a script without Prefect. They are looked up when first used, so that importing one module of
+this package compiles and loads nothing of the others.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasks.filtering.predicate import check_filter, event_mask, output_windows, to_arrow, to_sql
+
+__all__ = ["check_filter", "event_mask", "output_windows", "to_arrow", "to_sql"]
+
+# name -> module.attribute
+_HOMES = {
+    "check_filter": "predicate.check_filter",
+    "event_mask": "predicate.event_mask",
+    "output_windows": "predicate.output_windows",
+    "to_arrow": "predicate.to_arrow",
+    "to_sql": "predicate.to_sql",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name].split(".")
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

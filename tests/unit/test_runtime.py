@@ -22,9 +22,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 RUN = """
-import json, sys, time
+import json, signal, sys, time
 from config.settings import load
 from flows import runtime
+
+# A shell starts background jobs with SIGINT ignored, and a test run may be one; a person at a terminal is not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 with runtime.api(load("ci")) as api:
     import logging
@@ -169,7 +172,9 @@ def test_a_private_run_is_recorded_whole_is_quiet_and_leaves_no_server(tmp_path,
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "blow", [signal.SIGKILL, *(pytest.param(s, marks=pytest.mark.campaign) for s in (signal.SIGINT, signal.SIGTERM))], ids=lambda s: s.name
+)
 def test_no_end_of_a_run_leaves_a_server_behind(tmp_path, home, blow):
     started = Started(tmp_path, RUN, "sleeper", home=home)
     try:
