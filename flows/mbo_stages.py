@@ -110,7 +110,11 @@ class MboRun(Run):
             names = {job.partition for job in waiting}
             now, later = [], []
             for job in waiting:
-                before = self._day_before(job, [j.partition for j in jobs])
+                try:
+                    before = self._day_before(job, [j.partition for j in jobs])
+                except BookmillError as fault:  # two sources of the same time, or a file that has gone: this partition's fault alone
+                    self.fail(str(job.partition), "reconstruct", f"{type(fault).__name__}: {fault}")
+                    continue
                 if before in names:
                     later.append(job)
                 else:
@@ -128,10 +132,8 @@ class MboRun(Run):
         """Judge books and trades."""
         for job in jobs:
             if job.rebuilt is not None and job.rebuilt.facts["event_ends"] == 0:
-                self.failed[str(job.partition)] = (
-                    f"None of its {job.rows:,} events ends an event (flag LAST 128, or is_last), so the book may never be read. "
-                    "Check how the source was exported."
-                )
+                told = f"None of its {job.rows:,} events ends an event (flag LAST 128, or is_last), so the book may never be read. "
+                self.fail(str(job.partition), "reconstruct", told + "Check how the source was exported.")
         names = layer_names(self.recipe)
         base = {"clock": self.recipe.clock}
         grid: dict[tuple[Any, ...] | None, list[str]] = defaultdict(list)
@@ -280,8 +282,7 @@ class MboRun(Run):
                     for r in report.failed
                     if path in r.by_file and r.consequence == "block"
                 )
-                self.failed[str(partition)] = f"GateBlocked: {suite}: {said}"
-                self.log.error("%s: gate %s blocked it: %s", partition, suite, said)
+                self.fail(str(partition), "gate", f"GateBlocked: {suite}: {said}")
         return reports
 
     def _day_before(self, job: BookJob, planned: list[Partition]) -> Partition | None:

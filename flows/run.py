@@ -121,9 +121,13 @@ class Run:
         self.stages.append({"stage": task.name, "partition": "all", "seconds": round(seconds, 3), "rows": rows, "bytes": 0})
         for outcome in outcomes:
             if outcome.error:
-                self.failed[outcome.subject] = outcome.error
-                self.log.error("%s %s: %s", task.name, outcome.subject, outcome.error)
+                self.fail(outcome.subject, task.name, outcome.error)
         return [o for o in outcomes if not o.error]
+
+    def fail(self, subject: str, stage: str, error: str) -> None:
+        """Note that a source or partition failed; it goes no further, the others do."""
+        self.failed[subject] = error
+        self.log.error("%s %s: %s", stage, subject, error)
 
     def _result(self, future: PrefectFuture[Any]) -> list[Outcome]:
         result = future.result(raise_on_failure=False)

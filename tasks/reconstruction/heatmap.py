@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.events_file import read_events
@@ -51,7 +52,7 @@ def build_heatmap(
     if is_done(lake / path, stamp):
         return path
     bbo = _Touch(lake / rebuilt.outputs["bbo"][0])
-    prices = _price_bins(bbo, recipe.heatmap_height)
+    prices = _price_bins(bbo, _quoted_prices(lake / rebuilt.outputs[layer_names(recipe)["rows"]][0]), recipe.heatmap_height)
     if prices is None:
         return None
     low, step, rows = prices
@@ -112,8 +113,21 @@ def _codes(column: pa.ChunkedArray, values: tuple[str, ...]) -> np.ndarray:
     return np.array([values.index(v) for v in array.dictionary.to_pylist()])[array.indices.to_numpy()]
 
 
-def _price_bins(bbo: _Touch, height: int) -> tuple[int, int, int] | None:
-    """(lowest edge, bin height, bins): the touch's range, weighted by time, with a margin; bins are whole ticks, at most `height`."""
+def _quoted_prices(path: Path) -> np.ndarray:
+    """Distinct prices of all levels in the first row group of a book layer: the touch alone can stand on every second tick only."""
+    file = pq.ParquetFile(path)
+    if file.num_row_groups == 0:
+        return np.zeros(0, np.int64)
+    names = [name for name in file.schema_arrow.names if "_px_" in name]
+    table = file.read_row_group(0, names)
+    return np.unique(np.concatenate([pc.unique(table[name]).to_numpy() for name in names]))
+
+
+def _price_bins(bbo: _Touch, quoted: np.ndarray, height: int) -> tuple[int, int, int] | None:
+    """(lowest edge, bin height, bins): the touch's range, weighted by time, with a margin; bins are whole ticks, at most `height`.
+
+    The tick is the greatest common divisor of the differences of the touch's prices and those of `quoted` inside of the range.
+    """
     weight = np.diff(bbo.as_of, append=bbo.as_of[-1:] + 1).astype(np.float64) if len(bbo.as_of) else np.zeros(0)
     px = np.concatenate([bbo.bid, bbo.ask])
     both = np.concatenate([weight, weight])
@@ -124,7 +138,8 @@ def _price_bins(bbo: _Touch, height: int) -> tuple[int, int, int] | None:
     order = np.argsort(px, kind="stable")
     share = np.cumsum(both[order]) / both.sum()
     low, high = int(px[order][np.searchsorted(share, 0.005)]), int(px[order][min(np.searchsorted(share, 0.995), len(px) - 1)])
-    distinct = np.unique(px)
+    near = max((high - low) // 5, abs(high) // 1_000)
+    distinct = np.unique(np.concatenate([px, quoted[(quoted >= low - near) & (quoted <= high + near)]]))
     tick = int(np.gcd.reduce(distinct - distinct[0])) or max(abs(int(distinct[0])) // 10_000, 1)
     margin = max(MARGIN_TICKS * tick, (high - low) // 5)
     ticks = (high - low + 2 * margin) // tick + 1

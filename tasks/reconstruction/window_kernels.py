@@ -23,7 +23,8 @@ WindowBatch = namedtuple("WindowBatch", "action side flags price size clock sequ
 WindowBook = namedtuple("WindowBook", "px sz held state counters")
 
 W_STATUS, W_REASON, W_HALTED, W_SEEDED, W_DIVERGED_MESSAGE, W_DIVERGED_LEVEL, W_MESSAGES = range(7)
-W_STATE_SIZE = 8
+W_EMPTIED, W_EMPTIED_PX = 7, 8  # the level that the running event removed: 1 + side, 0 for none; its price
+W_STATE_SIZE = 10
 
 W_COUNTERS = (
     "add", "cancel", "fill", "modify", "none", "clear", "trade",
@@ -83,6 +84,8 @@ def _apply(book, action, side, price, size, depth):
         if size > book.sz[side, k]:
             book.counters[K_OVER] += 1
         _close(book, side, k)
+        book.state[W_EMPTIED] = 1 + side
+        book.state[W_EMPTIED_PX] = price
     else:
         book.sz[side, k] -= size
     if book.held[side] > depth:
@@ -106,12 +109,20 @@ def _seed(book, row, depth):
 
 @njit(nogil=True, cache=True)
 def _reveal(book, row, depth):
-    """Take a deepest level that the published row has beyond the held ones; only one can have come into the window."""
+    """Take a deepest level that the published row has beyond the held ones; only one can have come into the window.
+
+    Once the book is wrong, that level may stand in it already, and levels would be out of order. And one that this very event removed is no
+    new one: taking it would hide that a message removed too much.
+    """
     for side in range(2):
         k = book.held[side]
         if k < depth:
             price = row[k, 2 if side == BID else 0]
-            if price != UNDEF_PRICE and (k + 1 == depth or row[k + 1, 2 if side == BID else 0] == UNDEF_PRICE):
+            sign = 1 if side == BID else -1
+            known = (k > 0 and sign * price >= sign * book.px[side, k - 1]) or (
+                book.state[W_EMPTIED] == 1 + side and price == book.state[W_EMPTIED_PX]
+            )
+            if price != UNDEF_PRICE and not known and (k + 1 == depth or row[k + 1, 2 if side == BID else 0] == UNDEF_PRICE):
                 book.px[side, k] = price
                 book.sz[side, k] = row[k, 3 if side == BID else 1]
                 book.held[side] += 1
@@ -137,18 +148,19 @@ def _first_difference(book, row, depth):
 def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid, trades, windows, depth, shown):
     """Apply records start..n-1; truth int64[m, depth, 4] holds the published book after each event end, `row` is the next one to use.
 
-    depth: levels of the file; shown: levels written, at most depth. Returns (code, next record, next row): W_DONE, or W_GRID_FULL (empty the grid
+    depth: levels of the file; shown: of them written, the rest of each row is empty. Returns (code, next record, next row): W_DONE, or W_GRID_FULL (empty the grid
     buffer and go on). A difference from the truth makes the book suspect from there on; it is not repaired. Twin: tests/oracles/naive_window.py
     """
     state = book.state
     counters = book.counters
+    width = top.px.shape[1]
     mark = 0
     while mark < batch.marks.shape[0] and batch.marks[mark] < start:
         mark += 1
     for i in range(start, n):
         now = max(clock[T_NOW], batch.clock[i])
         ends = (batch.flags[i] & F_LAST) != 0
-        if ends and not grid_until(clock, top, grid, windows, shown, now):
+        if ends and not grid_until(clock, top, grid, windows, width, now):
             return W_GRID_FULL, i, row
         clock[T_NOW] = now
         is_wanted = wanted(clock, windows)
@@ -200,6 +212,7 @@ def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid
                     state[W_STATUS] = SUSPECT
                     state[W_REASON] = R_TRUTH
         state[W_MESSAGES] += 1
+        state[W_EMPTIED] = 0
         row += 1
         counters[K_EVENT_ENDS] += 1
         for side in range(2):
@@ -214,5 +227,5 @@ def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid
                 counters[K_LOCKED] += 1
         clock[T_SEQUENCE] = batch.sequence[i]
         halted = state[W_HALTED] == 1 and state[W_STATUS] == VALID
-        event_end(clock, top, rows, bbo, shown, i, HALTED if halted else state[W_STATUS], R_HALT if halted else state[W_REASON], is_wanted)
+        event_end(clock, top, rows, bbo, width, i, HALTED if halted else state[W_STATUS], R_HALT if halted else state[W_REASON], is_wanted)
     return W_DONE, n, row
