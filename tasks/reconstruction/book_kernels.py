@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
 
+from tasks.kernels import inner, kernel
 from tasks.schemas import F_LAST, F_MAYBE_BAD_BOOK, F_SNAPSHOT, F_TOB, NO_BOOK, SUSPECT, UNDEF_PRICE, VALID
 
 ORDER = np.dtype([("id", "u8"), ("size", "i8"), ("level", "i4"), ("side", "i4"), ("prev", "i4"), ("next", "i4")])
@@ -59,7 +59,7 @@ Book = namedtuple("Book", "table orders levels prices state counters")
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(nogil=True, cache=True)
+@inner
 def find(table, order_id, shift):
     """Slot of an order, or -1. shift = 64 - log2(slots)."""
     mask = table.shape[0] - 1
@@ -71,7 +71,7 @@ def find(table, order_id, shift):
     return -1
 
 
-@njit(nogil=True, cache=True)
+@inner
 def insert(table, order_id, reference, shift):
     """Put an id that is not there."""
     mask = table.shape[0] - 1
@@ -82,7 +82,7 @@ def insert(table, order_id, reference, shift):
     table[slot, 1] = np.uint64(reference + 1)
 
 
-@njit(nogil=True, cache=True)
+@inner
 def erase(table, slot, shift):
     """Empty a slot and move later entries of its run back, so that no tombstones build up."""
     mask = table.shape[0] - 1
@@ -100,14 +100,14 @@ def erase(table, slot, shift):
     table[hole, 1] = np.uint64(0)
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _touched(state, side, level):
     """Note a change at `level`: the cached top levels of the side are stale when it reaches into them."""
     if level >= state[FLOOR + side]:
         state[DIRTY + side] = 1
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _lower_best(levels, width, state, side):
     """Move the best index down to the next level that is not empty."""
     best = state[BEST + side]
@@ -117,7 +117,7 @@ def _lower_best(levels, width, state, side):
     state[BEST + side] = best
 
 
-@njit(nogil=True, cache=True)
+@inner
 def link(book, width, reference):
     """Append an order (its level, side and size are set) to the tail of its level."""
     order = book.orders[reference]
@@ -142,7 +142,7 @@ def link(book, width, reference):
     _touched(book.state, side, index)
 
 
-@njit(nogil=True, cache=True)
+@inner
 def unlink(book, width, reference):
     """Take an order out of its level."""
     order = book.orders[reference]
@@ -169,7 +169,7 @@ def unlink(book, width, reference):
             _lower_best(book.levels, width, book.state, side)
 
 
-@njit(nogil=True, cache=True)
+@inner
 def add(book, width, shift, order_id, side, level, size):
     """A new order at the tail of its level. The caller made sure that the pool has room and the id is not there."""
     state = book.state
@@ -189,7 +189,7 @@ def add(book, width, shift, order_id, side, level, size):
     state[LIVE] += 1
 
 
-@njit(nogil=True, cache=True)
+@inner
 def remove(book, width, shift, slot, reference):
     """Take an order out of the book and give its place back."""
     unlink(book, width, reference)
@@ -199,7 +199,7 @@ def remove(book, width, shift, slot, reference):
     book.state[LIVE] -= 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def clear(book):
     """Empty the book; status and counters stay."""
     book.table[:, 1] = 0
@@ -218,7 +218,7 @@ def clear(book):
     state[DIRTY + 1] = 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def replace_side(book, width, shift, side, level, size):
     """A top-of-book record: the side becomes this one level (level -1: empty). It is no order; its count is 1."""
     state = book.state
@@ -249,7 +249,7 @@ def replace_side(book, width, shift, side, level, size):
         state[LEVELS + side] = 1
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _doubt(book, counter, reason):
     """Count an anomaly; a valid book becomes suspect for the first reason and stays so until a clear or a whole snapshot."""
     book.counters[counter] += 1
@@ -259,7 +259,7 @@ def _doubt(book, counter, reason):
         book.state[ANOMALY] = counter
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _reset(book, incomplete):
     """Empty the book: at once valid after a plain clear, without a book until a snapshot that starts here is complete."""
     clear(book)
@@ -268,7 +268,7 @@ def _reset(book, incomplete):
     book.state[INCOMPLETE] = 1 if incomplete else 0
 
 
-@njit(nogil=True, cache=True)
+@inner
 def apply_record(book, width, shift, action, side_code, rank, size, order_id, flags):
     """Apply one record by the rules of the book; counts it under its action and under any anomaly.
 
@@ -338,7 +338,7 @@ def apply_record(book, width, shift, action, side_code, rank, size, order_id, fl
         _doubt(book, C_MAYBE_BAD, R_MAYBE_BAD)
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _modify(book, width, shift, side, level, size, order_id, side_code, rests):
     """New total size; the queue place is kept only at the same price with a size not larger. What cannot rest is only removed."""
     slot = find(book.table, order_id, shift)
@@ -365,7 +365,7 @@ def _modify(book, width, shift, side, level, size, order_id, side_code, rests):
         link(book, width, reference)
 
 
-@njit(nogil=True, cache=True)
+@inner
 def read_top(book, width, side, depth, px, sz, ct):
     """Copy the best `depth` levels of a side to px, sz, ct int64[2, depth] and note how deep they reach."""
     index = book.state[BEST + side]
@@ -389,7 +389,7 @@ def read_top(book, width, side, depth, px, sz, ct):
         ct[side, i] = 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def dump_orders(book, width, side_out, price, order_id, size):
     """All resting orders, best level first, in priority order within a level. Arrays of length state[LIVE]; returns how many were written.
 
@@ -413,7 +413,7 @@ def dump_orders(book, width, side_out, price, order_id, size):
     return n
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_slots(table, entries):
     """Insert entries uint64[n, 2] (id, reference + 1) into an empty, larger table."""
     bits = 0
@@ -424,7 +424,7 @@ def fill_slots(table, entries):
         insert(table, entries[i, 0], np.int64(entries[i, 1]) - 1, shift)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def add_orders(book, width, side, rank, order_id, size):
     """Add resting orders in the given order: side uint8 ASCII, rank int32, order_id uint64, size int64, all of length n. The pool has room."""
     bits = 0

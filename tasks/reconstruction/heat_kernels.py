@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from tasks.kernels import inner, kernel
 from tasks.reconstruction.book_kernels import A_CLEAR, ASK, BID, FREE, IN_SNAPSHOT, S_BID, USED, apply_record, find
 from tasks.schemas import F_SNAPSHOT, F_TOB
 
 
-@njit(nogil=True, cache=True)
+@inner
 def settle(plane, held, since, side, row, x):
     """Add what the bin has held since it last changed: plane[side, row, c] += size * share of column c covered."""
     begin = max(since[side, row], 0.0)
@@ -24,7 +24,7 @@ def settle(plane, held, since, side, row, x):
         column += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def settle_all(plane, held, since, x):
     """Settle every bin."""
     for side in range(2):
@@ -32,13 +32,13 @@ def settle_all(plane, held, since, x):
             settle(plane, held, since, side, row, x)
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _row_of(price, low, step, rows):
     row = (price - low) // step
     return row if 0 <= row < rows else -1
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _change(plane, held, since, side, price, delta, x, low, step):
     if delta == 0:
         return
@@ -48,7 +48,7 @@ def _change(plane, held, since, side, price, delta, x, low, step):
         held[side, row] += delta
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def accumulate(batch, start, n, x, book, plane, held, since, low, step):
     """Replay records start..n-1 and accumulate.
 
@@ -99,7 +99,7 @@ def accumulate(batch, start, n, x, book, plane, held, since, low, step):
     return n
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def refill(book, width, plane, held, since, x, low, step):
     """Settle all and take the sizes from the book as it is now."""
     settle_all(plane, held, since, x)
@@ -113,7 +113,7 @@ def refill(book, width, plane, held, since, x, low, step):
                     held[side, row] += size
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def accumulate_rows(px, sz, x, before_px, before_sz, plane, held, since, low, step):
     """The same from mbp rows.
 

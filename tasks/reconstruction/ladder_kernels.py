@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from tasks.kernels import kernel
 from tasks.schemas import UNDEF_PRICE
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_ranks(table, prices):
     """Rebuild table int64[slots, 2] (price, rank + 1) from ascending prices int64[n]; slots is a power of two > 2n."""
     table[:, 1] = 0
@@ -27,7 +27,7 @@ def fill_ranks(table, prices):
         table[slot, 1] = rank + 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def to_ranks(table, price, rank):
     """rank int32[n] of price int64[n], -1 for UNDEF_PRICE, -2 for a price not in the table. Returns how many were not."""
     mask = table.shape[0] - 1

@@ -59,10 +59,12 @@ class Samples:
 
 
 def _rows(depth: int, room: int) -> Rows:
+    # Columns a power of two apart would all fall into the same cache sets: a row of ten levels is 60 stores, one a column.
+    apart = room + 72
     return Rows(
-        px=np.zeros((2 * depth, room), np.int64),
-        sz=np.zeros((2 * depth, room), np.int64),
-        ct=np.zeros((2 * depth, room), np.uint32),
+        px=np.zeros((2 * depth, apart), np.int64),
+        sz=np.zeros((2 * depth, apart), np.int64),
+        ct=np.zeros((2 * depth, apart), np.uint32),
         at=np.zeros(room, np.int64),
         status=np.zeros(room, np.int8),
         reason=np.zeros(room, np.int8),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
 
+from tasks.kernels import kernel
 from tasks.reconstruction.book_kernels import (
     A_TRADE,
     ANOMALY,
@@ -34,7 +34,7 @@ Batch = namedtuple("Batch", "action side flags rank size order_id clock sequence
 DONE, GRID_FULL, BOOK_FULL, BOOK_ERROR = range(4)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def replay(batch, start, n, book, clock, top, rows, bbo, grid, trades, windows, depth, strict, every_record):
     """Apply records start..n-1 and sample.
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
+
+from tasks.kernels import inner, kernel
 
 # Top of the book after the last complete event: px, sz, ct int64[2, depth]; last_px, last_sz, last_ct int64[2] as last written to bbo
 Top = namedtuple("Top", "px sz ct last")
@@ -45,13 +46,13 @@ NEVER = np.iinfo(np.int64).max
 LAST_SIZE = 8
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def first_grid_time(start, interval):
     """First multiple of interval that is not before start (both ns, start >= 0)."""
     return -(-start // interval) * interval
 
 
-@njit(nogil=True, cache=True)
+@inner
 def copy_levels(rows, r, top, depth):
     """Write the cached levels as row r of a buffer."""
     for level in range(depth):
@@ -62,7 +63,7 @@ def copy_levels(rows, r, top, depth):
             rows.ct[k, r] = top.ct[side, level]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def grid_until(clock, top, grid, windows, depth, end):
     """Write the grid rows with T < end from the cached top. Returns False when the buffer is full (call again after emptying it)."""
     while clock[T_NEXT] < end:
@@ -90,7 +91,7 @@ def grid_until(clock, top, grid, windows, depth, end):
     return True
 
 
-@njit(nogil=True, cache=True)
+@inner
 def wanted(clock, windows):
     """Whether T_NOW lies in a window; moves on past windows that have ended."""
     w = clock[T_WINDOW]
@@ -100,7 +101,7 @@ def wanted(clock, windows):
     return w < windows.end.shape[0] and clock[T_NOW] >= windows.start[w]
 
 
-@njit(nogil=True, cache=True)
+@inner
 def trade_row(clock, top, trades, i):
     """Note the trade at record i with the touch before its event."""
     r = clock[T_TRADES]
@@ -113,7 +114,7 @@ def trade_row(clock, top, trades, i):
     clock[T_TRADES] = r + 1
 
 
-@njit(nogil=True, cache=True)
+@inner
 def event_end(clock, top, rows, bbo, depth, i, status, reason, is_wanted):
     """The event that ends with record i is complete and the cached top holds it: write its mbp row, and a bbo row when the touch changed."""
     clock[T_AS_OF] = clock[T_NOW]

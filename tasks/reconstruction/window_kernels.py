@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
 
+from tasks.kernels import inner, kernel
 from tasks.reconstruction.book_kernels import A_ADD, A_CANCEL, A_CLEAR, A_FILL, A_MODIFY, A_TRADE, BID, R_QUARANTINED, S_BID
 from tasks.reconstruction.sample_kernels import T_NOW, T_SEQUENCE, event_end, grid_until, trade_row, wanted
 from tasks.schemas import F_LAST, HALTED, NO_BOOK, SUSPECT, UNDEF_PRICE, VALID
@@ -37,7 +37,7 @@ R_HALT, R_TRUTH = 8, 9
 W_DONE, W_GRID_FULL = 0, 1
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _place(book, side, price):
     """(position of the level or where it would stand, whether it is there)."""
     sign = 1 if side == BID else -1
@@ -49,7 +49,7 @@ def _place(book, side, price):
     return book.held[side], False
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _open(book, side, k, price, size):
     """Insert a level at position k; the arrays have room for N + 1."""
     for j in range(book.held[side], k, -1):
@@ -60,7 +60,7 @@ def _open(book, side, k, price, size):
     book.held[side] += 1
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _close(book, side, k):
     """Remove the level at position k."""
     for j in range(k, book.held[side] - 1):
@@ -69,7 +69,7 @@ def _close(book, side, k):
     book.held[side] -= 1
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _apply(book, action, side, price, size, depth):
     """Change one level; a message that does not fit the book is counted."""
     k, there = _place(book, side, price)
@@ -93,7 +93,7 @@ def _apply(book, action, side, price, size, depth):
         book.counters[K_PRUNED] += 1
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _seed(book, row, depth):
     """Take the whole published row (ask px, ask sz, bid px, bid sz by level)."""
     for side in range(2):
@@ -107,7 +107,7 @@ def _seed(book, row, depth):
         book.held[side] = held
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _reveal(book, row, depth):
     """Take a deepest level that the published row has beyond the held ones; only one can have come into the window.
 
@@ -129,7 +129,7 @@ def _reveal(book, row, depth):
                 book.counters[K_REVEALED] += 1
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _first_difference(book, row, depth):
     """Level at which the book differs from the published row, -1 when it does not."""
     for k in range(depth):
@@ -144,12 +144,13 @@ def _first_difference(book, row, depth):
     return -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid, trades, windows, depth, shown):
     """Apply records start..n-1; truth int64[m, depth, 4] holds the published book after each event end, `row` is the next one to use.
 
-    depth: levels of the file; shown: of them written, the rest of each row is empty. Returns (code, next record, next row): W_DONE, or W_GRID_FULL (empty the grid
-    buffer and go on). A difference from the truth makes the book suspect from there on; it is not repaired. Twin: tests/oracles/naive_window.py
+    depth: levels of the file; shown: of them written, the rest of each row is empty. Returns (code, next record, next row): W_DONE, or
+    W_GRID_FULL (empty the grid buffer and go on). A difference from the truth makes the book suspect from there on; it is not repaired.
+    Twin: tests/oracles/naive_window.py
     """
     state = book.state
     counters = book.counters
