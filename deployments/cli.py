@@ -21,7 +21,7 @@ app.add_typer(run_app, name="run")
 app.add_typer(config_app, name="config")
 app.add_typer(quarantine_app, name="quarantine")
 
-Lake = Annotated[Path, typer.Option("--lake", help="Folder of the lake.")]
+Lake = Annotated[Path | None, typer.Option("--lake", help="Folder of the lake; default: the setting `lake`, which is lake.", show_default=False)]
 Profile = Annotated[str, typer.Option(help="laptop, server or ci; empty for the default.")]
 ApiUrl = Annotated[str, typer.Option(help="URL of a Prefect server; empty: the configured one, else a private one for this run.")]
 Workers = Annotated[int, typer.Option(help="Partitions worked on at once; 0: from the machine.")]
@@ -47,6 +47,12 @@ def _tell(fault: Exception) -> int:
     raise fault
 
 
+def _lake(given: Path | None) -> Path:
+    from config.settings import load
+
+    return given if given is not None else load().lake
+
+
 def _settings(profile: str, workers: int, memory: str, lake: Path | None, quiet: bool) -> tuple[Any, dict[str, str]]:
     from config.settings import load
 
@@ -58,7 +64,7 @@ def _settings(profile: str, workers: int, memory: str, lake: Path | None, quiet:
 @run_app.command("mbo")
 def run_mbo(
     sources: Annotated[list[str], typer.Argument(help="Files, folders or globs: DBN, Databento CSV or Parquet, seven-column files, LOBSTER pairs.")],
-    lake: Lake = Path("lake"),
+    lake: Lake = None,
     symbols: Annotated[str, typer.Option(help="Symbols wanted, separated by commas.")] = "",
     publishers: Annotated[str, typer.Option(help="Publisher ids wanted, separated by commas.")] = "",
     start: Annotated[str, typer.Option(help="First time wanted, inclusive (ISO 8601, in --zone).")] = "",
@@ -75,7 +81,7 @@ def run_mbo(
     ] = False,
     heatmap_axis: Annotated[str, typer.Option(help="time or event.")] = "time",
     heatmaps: Annotated[int, typer.Option(help="Draw heatmaps of this many partitions, the largest.")] = 20,
-    dataset: Annotated[str, typer.Option(help="Dataset of sources that do not say theirs.")] = "",
+    dataset: Annotated[str, typer.Option(help="Dataset to file all sources under, whatever they say themselves.")] = "",
     symbol: Annotated[str, typer.Option(help="Symbol of sources without a symbol column.")] = "",
     salvage: Annotated[bool, typer.Option("--salvage", help="Keep what stands before the break of a damaged source.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show inventory and plan; write nothing.")] = False,
@@ -93,6 +99,7 @@ def run_mbo(
     }  # fmt: skip
     from flows.options import recipe_of
 
+    lake = _lake(lake)
     recipe = recipe_of(**options)  # type: ignore[arg-type]  # what cannot be is told before anything is started
     if dry_run:
         from deployments.plan import show_plan
@@ -116,7 +123,7 @@ def _split(text: str) -> list[str]:
 def demo(
     records: Annotated[int, typer.Option(help="Records of the generated session.")] = 1_000_000,
     seed: Annotated[int, typer.Option(help="Seed: the same seed gives the same session.")] = 1,
-    lake: Lake = Path("bookmill-demo"),
+    lake: Annotated[Path, typer.Option("--lake", help="Folder for the session and its lake.")] = Path("bookmill-demo"),
     profile: Profile = "",
     api_url: ApiUrl = "",
     quiet: Quiet = False,
@@ -146,21 +153,21 @@ def generate(
 @app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="SQL over the layers as views, e.g. 'select * from \"mbp-10\" limit 5'.")],
-    lake: Lake = Path("lake"),
+    lake: Lake = None,
     format: Annotated[str, typer.Option(help="table, csv or json.")] = "table",
 ) -> None:
     """Query the lake with SQL; only data on standard output."""
     from deployments.query import print_query
 
-    print_query(lake, query, format)
+    print_query(_lake(lake), query, format)
 
 
 @app.command()
-def layers(lake: Lake = Path("lake")) -> None:
+def layers(lake: Lake = None) -> None:
     """List the layers of a lake with their files and rows."""
     from deployments.query import print_layers
 
-    print_layers(lake)
+    print_layers(_lake(lake))
 
 
 @config_app.command("show")
@@ -185,22 +192,22 @@ def bootstrap(profile: Profile = "", api_url: ApiUrl = "") -> None:
 
 
 @quarantine_app.command("list")
-def quarantine_list(lake: Lake = Path("lake")) -> None:
+def quarantine_list(lake: Lake = None) -> None:
     """How many rows were set aside, by source and reason, with an example of each."""
     from deployments.quarantine import print_quarantine
 
-    print_quarantine(lake)
+    print_quarantine(_lake(lake))
 
 
 @quarantine_app.command("export")
 def quarantine_export(
     folder: Annotated[Path, typer.Argument(help="Folder to write to.")],
-    lake: Lake = Path("lake"),
+    lake: Lake = None,
 ) -> None:
     """Write the raw bytes of quarantined rows, one file a source, to be mended and run again."""
     from deployments.quarantine import export_quarantine
 
-    for line in export_quarantine(lake, folder):
+    for line in export_quarantine(_lake(lake), folder):
         print(line)
 
 

@@ -64,4 +64,4 @@ def print_settings(settings: Settings) -> None:
         table.add_column(name, overflow="fold")
     for item in settings.explain():
         table.add_row(item.name, str(item.value), item.origin, item.meaning)
-    Console(highlight=False, width=None).print(table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(table)

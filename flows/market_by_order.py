@@ -61,7 +61,7 @@ def market_by_order(
         starts_empty: assert that the book is empty where a source starts without a clear or snapshot.
         heatmap_axis: columns of equal time or of equally many events.
         heatmaps: for how many partitions (the largest) heatmaps are drawn.
-        dataset: name for sources that do not say theirs.
+        dataset: dataset to file all sources under, whatever they say themselves; empty: what they say.
         symbol: name for sources without a symbol column.
         salvage: keep what stands before the break of a damaged source.
         profile: laptop, server or ci; empty for the default.

@@ -193,6 +193,8 @@ class MboRun(Run):
         )  # fmt: skip
         for outcome in outcomes:
             self.ledger += outcome.value
+            self.progress.finish(outcome.subject)
+        self.ledger += ledger.outside_partitions(self.lake, [job.partition for job in jobs])
 
     def report(self, sources: Sequence[str]) -> dict[str, Any]:
         """Write the report, publish the artifacts, and say how it went. Raises RunFailed when a source or partition failed."""

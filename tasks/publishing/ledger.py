@@ -30,7 +30,7 @@ def collect(lake: Path, partitions: Sequence[Partition]) -> pa.Table:
     Last come the rows of the same sources of which no events file tells: those that belong to no partition, and partitions kept in no part.
     """
     rows = [_row(partition, line) for partition in sorted(partitions) for line in _stages(lake, partition)]
-    return pa.Table.from_pylist(rows + _outside_partitions(lake, partitions), schema=LEDGER)
+    return pa.Table.from_pylist(rows + outside_partitions(lake, partitions), schema=LEDGER)
 
 
 def check(table: pa.Table) -> list[str]:
@@ -96,7 +96,7 @@ def _row(partition: Partition, line: _Line) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _outside_partitions(lake: Path, partitions: Sequence[Partition]) -> list[dict[str, Any]]:
+def outside_partitions(lake: Path, partitions: Sequence[Partition]) -> list[dict[str, Any]]:
     """Rows of the layer `sources` without an events file, of the sources that these partitions were made from."""
     used = {read_facts(file).get("fingerprint") for partition in partitions for file in layer_files(lake, partition, "events")}
     folders = sorted({(lake / partition.path("sources")).parents[2] for partition in partitions})
@@ -171,7 +171,7 @@ def _handovers(partition: Partition, stages: dict[str, dict[str, Any]]) -> list[
         )
     trades = (rebuilt or {}).get("counts", {}).get("outputs", {}).get("trades")
     for stage, row in stages.items():
-        taken = row["counts"].get("trades_in") if stage == "aggregate:features" else row["rows_in"]
+        taken = row["counts"].get("trades_in") if stage.startswith("aggregate:features") else row["rows_in"]
         if trades is not None and taken is not None and stage.startswith("aggregate:") and taken != trades:
             problems.append(f"{partition}: reconstruct put out {trades:,} trades, {stage} took {taken:,}; run the partition again.")
     return problems

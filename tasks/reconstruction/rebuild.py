@@ -164,6 +164,8 @@ def _run(
             at += n
             if progress:
                 progress(n)
+        if len(marks) and marks[-1] >= at:
+            (window_replay if windowed else replay).doubt()
     return window_replay if windowed else replay
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tasks.errors import BookError
 from tasks.reconstruction.book import OrderBook
-from tasks.reconstruction.book_kernels import ANOMALY, COUNTERS, LEVELS, LIVE, REASON, STATUS
+from tasks.reconstruction.book_kernels import ANOMALY, C_QUARANTINED, COUNTERS, LEVELS, LIVE, R_QUARANTINED, REASON, STATUS
 from tasks.reconstruction.replay_kernels import BOOK_ERROR, BOOK_FULL, GRID_FULL, Batch, replay
 from tasks.reconstruction.sample_kernels import (
     CLOCK_SIZE,
@@ -34,7 +34,7 @@ from tasks.reconstruction.sample_kernels import (
     first_grid_time,
     grid_until,
 )
-from tasks.schemas import F_SNAPSHOT, NO_BOOK, REASONS, STATUSES, UNDEF_PRICE, VALID
+from tasks.schemas import F_SNAPSHOT, NO_BOOK, REASONS, STATUSES, SUSPECT, UNDEF_PRICE, VALID
 
 GRID_ROOM = 8_192
 _NO_MARKS = np.zeros(0, np.int64)
@@ -62,7 +62,7 @@ def _rows(depth: int, room: int) -> Rows:
     # Columns a power of two apart would all fall into the same cache sets: a row of ten levels is 60 stores, one a column.
     apart = room + 72
     return Rows(
-        px=np.zeros((2 * depth, apart), np.int64),
+        px=np.full((2 * depth, apart), UNDEF_PRICE, np.int64),  # what a shallower source never writes stays empty
         sz=np.zeros((2 * depth, apart), np.int64),
         ct=np.zeros((2 * depth, apart), np.uint32),
         at=np.zeros(room, np.int64),
@@ -207,6 +207,14 @@ class Replay(Sampling):
             f"ts_event {int(columns['ts_event'][i])}): {anomaly}, action {chr(columns['action'][i])} of {int(columns['size'][i])}. "
             "The feed lost a message before it; rerun with --on-book-error suspect to mark the interval instead."
         )
+
+    def doubt(self) -> None:
+        """A row was quarantined after the last one: what follows is suspect, the book as it stands at the end too."""
+        state = self.book.arrays.state
+        self.book.arrays.counters[C_QUARANTINED] += 1
+        if state[STATUS] == VALID:
+            state[STATUS], state[REASON] = SUSPECT, R_QUARANTINED
+            self.clock[T_STATUS], self.clock[T_REASON] = SUSPECT, R_QUARANTINED
 
     def counters(self) -> dict[str, int]:
         """Counts by name, see book_kernels.COUNTERS."""

@@ -40,7 +40,6 @@ def reconstruct(lake: str, jobs: tuple[BookJob, ...], contents: str, recipe: Mbo
                 Path(lake), job.partition, job.events, recipe, windows=job.windows, carry=job.carry, batch_rows=run.batch_rows,
                 progress=lambda rows: run.advance(str(job.partition), rows),
             )  # fmt: skip
-        run.finish(str(job.partition))
         return built, built.facts["rows_in"], built.skipped
 
     return run_each(jobs, lambda job: str(job.partition), body)

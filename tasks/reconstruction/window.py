@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import BookError
+from tasks.reconstruction.book_kernels import R_QUARANTINED
 from tasks.reconstruction.replay import Samples, Sampling
+from tasks.reconstruction.sample_kernels import T_REASON, T_STATUS
 from tasks.reconstruction.window_kernels import (
+    K_QUARANTINED,
     W_COUNTERS,
     W_DIVERGED_LEVEL,
     W_DIVERGED_MESSAGE,
@@ -21,7 +24,7 @@ from tasks.reconstruction.window_kernels import (
     WindowBook,
     replay_window,
 )
-from tasks.schemas import F_LAST, NO_BOOK, REASONS, STATUSES
+from tasks.schemas import F_LAST, NO_BOOK, REASONS, STATUSES, SUSPECT, VALID
 
 _NO_MARKS = np.zeros(0, np.int64)
 
@@ -79,6 +82,13 @@ class WindowReplay(Sampling):
         """(message, level) of the first difference from the published book, both 0-based; None when there is none."""
         message = int(self.book.state[W_DIVERGED_MESSAGE])
         return None if message < 0 else (message, int(self.book.state[W_DIVERGED_LEVEL]))
+
+    def doubt(self) -> None:
+        """A row was quarantined after the last one: the book is suspect from there on."""
+        self.book.counters[K_QUARANTINED] += 1
+        if self.book.state[W_STATUS] == VALID:
+            self.book.state[W_STATUS], self.book.state[W_REASON] = SUSPECT, R_QUARANTINED
+            self.clock[T_STATUS], self.clock[T_REASON] = SUSPECT, R_QUARANTINED
 
     def counters(self) -> dict[str, int]:
         """Counts by name, see window_kernels.W_COUNTERS."""

@@ -119,6 +119,14 @@ def test_a_failing_book_leaves_nothing_behind(tmp_path):
     assert (facts["status"], facts["reason"], facts["anomalies"]["over_cancel"]) == ("suspect", "over_cancel", 1)
 
 
+def test_a_row_quarantined_after_the_last_one_leaves_the_closing_book_suspect(session, tmp_path):
+    records = session[:3_000]
+    facts = rebuild(tmp_path, PARTITION, [write_events(tmp_path, records, suspect_rows=[3_000])], RECIPE).facts
+    assert (facts["status"], facts["reason"], facts["anomalies"]["quarantined_before"]) == ("suspect", "quarantined", 1)
+    grid = pq.read_table(tmp_path / PARTITION.path("mbp-10-1m"), partitioning=None)
+    assert grid["status"].to_pylist()[-1] == "suspect"
+
+
 def test_rows_after_a_quarantined_one_are_suspect_in_every_layer(session, tmp_path):
     records = session[:3_000]
     events = [write_events(tmp_path, records, suspect_rows=[1_500])]
