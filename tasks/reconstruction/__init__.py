@@ -6,8 +6,9 @@ this package compiles and loads nothing of the others. rebuild_book is rebuild.r
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from tasks.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tasks.reconstruction.book import OrderBook
@@ -27,13 +28,4 @@ _HOMES = {
     "rebuild_book": "rebuild.rebuild",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOMES[name].split(".")
-    return getattr(import_module(f"{__name__}.{module}"), attribute)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
