@@ -21,9 +21,9 @@ from tasks.reconstruction.book_kernels import (
     Book,
     add_orders,
     dump_orders,
-    fill_slots,
 )
 from tasks.reconstruction.ladder_kernels import fill_ranks, to_ranks
+from tasks.reconstruction.order_table_kernels import fill_slots
 from tasks.schemas import NO_BOOK, REASONS, STATUSES, VALID
 
 # Slots per order of the pool. Hash load is the biggest lever of the replay: under 1/8 beats 1/2 by a half (measured).

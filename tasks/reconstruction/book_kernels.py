@@ -13,6 +13,7 @@ from collections import namedtuple
 import numpy as np
 
 from tasks.kernels import inner, kernel
+from tasks.reconstruction.order_table_kernels import erase, find, insert, shift_of
 from tasks.schemas import F_LAST, F_MAYBE_BAD_BOOK, F_SNAPSHOT, F_TOB, NO_BOOK, SUSPECT, UNDEF_PRICE, VALID
 
 ORDER = np.dtype([("id", "u8"), ("size", "i8"), ("level", "i4"), ("side", "i4"), ("prev", "i4"), ("next", "i4")])
@@ -55,49 +56,6 @@ S_ASK, S_BID = ord("A"), ord("B")
 
 # table uint64[slots, 2]; orders ORDER[pool]; levels LEVEL[2 * width]; prices int64[width] ascending; state, counters int64
 Book = namedtuple("Book", "table orders levels prices state counters")
-
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-
-
-@inner
-def find(table, order_id, shift):
-    """Slot of an order, or -1. shift = 64 - log2(slots)."""
-    mask = table.shape[0] - 1
-    slot = np.int64((order_id * _MULTIPLIER) >> shift)
-    while table[slot, 1] != 0:
-        if table[slot, 0] == order_id:
-            return slot
-        slot = (slot + 1) & mask
-    return -1
-
-
-@inner
-def insert(table, order_id, reference, shift):
-    """Put an id that is not there."""
-    mask = table.shape[0] - 1
-    slot = np.int64((order_id * _MULTIPLIER) >> shift)
-    while table[slot, 1] != 0:
-        slot = (slot + 1) & mask
-    table[slot, 0] = order_id
-    table[slot, 1] = np.uint64(reference + 1)
-
-
-@inner
-def erase(table, slot, shift):
-    """Empty a slot and move later entries of its run back, so that no tombstones build up."""
-    mask = table.shape[0] - 1
-    hole = slot
-    probe = slot
-    while True:
-        probe = (probe + 1) & mask
-        if table[probe, 1] == 0:
-            break
-        home = np.int64((table[probe, 0] * _MULTIPLIER) >> shift)
-        if ((probe - home) & mask) >= ((probe - hole) & mask):
-            table[hole, 0] = table[probe, 0]
-            table[hole, 1] = table[probe, 1]
-            hole = probe
-    table[hole, 1] = np.uint64(0)
 
 
 @inner
@@ -414,23 +372,9 @@ def dump_orders(book, width, side_out, price, order_id, size):
 
 
 @kernel
-def fill_slots(table, entries):
-    """Insert entries uint64[n, 2] (id, reference + 1) into an empty, larger table."""
-    bits = 0
-    while (1 << bits) < table.shape[0]:
-        bits += 1
-    shift = np.uint64(64 - bits)
-    for i in range(entries.shape[0]):
-        insert(table, entries[i, 0], np.int64(entries[i, 1]) - 1, shift)
-
-
-@kernel
 def add_orders(book, width, side, rank, order_id, size):
     """Add resting orders in the given order: side uint8 ASCII, rank int32, order_id uint64, size int64, all of length n. The pool has room."""
-    bits = 0
-    while (1 << bits) < book.table.shape[0]:
-        bits += 1
-    shift = np.uint64(64 - bits)
+    shift = shift_of(book.table)
     for i in range(rank.shape[0]):
         which = BID if side[i] == S_BID else ASK
         add(book, width, shift, order_id[i], which, rank[i] if which == BID else width - 1 - rank[i], size[i])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.kernels import inner, kernel
-from tasks.reconstruction.book_kernels import A_CLEAR, ASK, BID, FREE, IN_SNAPSHOT, S_BID, USED, apply_record, find
+from tasks.reconstruction.book_kernels import A_CLEAR, ASK, BID, FREE, IN_SNAPSHOT, S_BID, USED, apply_record
+from tasks.reconstruction.order_table_kernels import find, shift_of
 from tasks.schemas import F_SNAPSHOT, F_TOB
 
 
@@ -57,10 +58,7 @@ def accumulate(batch, start, n, x, book, plane, held, since, low, step):
     Twin: tests/oracles/naive_heatmap.py
     """
     width = book.prices.shape[0]
-    bits = 0
-    while (1 << bits) < book.table.shape[0]:
-        bits += 1
-    shift = np.uint64(64 - bits)
+    shift = shift_of(book.table)
     state = book.state
     for i in range(start, n):
         if state[FREE] < 0 and state[USED] >= book.orders.shape[0]:

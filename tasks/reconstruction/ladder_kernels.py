@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.kernels import kernel
+from tasks.reconstruction.order_table_kernels import shift_of
 from tasks.schemas import UNDEF_PRICE
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -15,10 +16,7 @@ def fill_ranks(table, prices):
     """Rebuild table int64[slots, 2] (price, rank + 1) from ascending prices int64[n]; slots is a power of two > 2n."""
     table[:, 1] = 0
     mask = table.shape[0] - 1
-    bits = 0
-    while (1 << bits) < table.shape[0]:
-        bits += 1
-    shift = np.uint64(64 - bits)
+    shift = shift_of(table)
     for rank in range(prices.shape[0]):
         slot = np.int64((np.uint64(prices[rank]) * _MULTIPLIER) >> shift)
         while table[slot, 1] != 0:
@@ -31,10 +29,7 @@ def fill_ranks(table, prices):
 def to_ranks(table, price, rank):
     """rank int32[n] of price int64[n], -1 for UNDEF_PRICE, -2 for a price not in the table. Returns how many were not."""
     mask = table.shape[0] - 1
-    bits = 0
-    while (1 << bits) < table.shape[0]:
-        bits += 1
-    shift = np.uint64(64 - bits)
+    shift = shift_of(table)
     missing = 0
     for i in range(price.shape[0]):
         p = price[i]

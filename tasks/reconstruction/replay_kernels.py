@@ -24,6 +24,7 @@ from tasks.reconstruction.book_kernels import (
     apply_record,
     read_top,
 )
+from tasks.reconstruction.order_table_kernels import shift_of
 from tasks.reconstruction.sample_kernels import T_NOW, T_SEQUENCE, event_end, grid_until, trade_row, wanted
 from tasks.schemas import F_LAST, SUSPECT, VALID
 
@@ -43,11 +44,7 @@ def replay(batch, start, n, book, clock, top, rows, bbo, grid, trades, windows, 
     end (used to compare with published per-record MBP files). Changes book, clock, top and the buffers. Twin: tests/oracles/naive_book.py
     """
     width = book.prices.shape[0]
-    slots = book.table.shape[0]
-    bits = 0
-    while (1 << bits) < slots:
-        bits += 1
-    shift = np.uint64(64 - bits)
+    shift = shift_of(book.table)
     state = book.state
     counters = book.counters
     mark = 0
