@@ -26,7 +26,8 @@ from tasks.publishing.draw import are_drawn, picture_markdown
 from tasks.publishing.report import RunFacts, markdown_summary, table_rows
 from tasks.publishing.task import draw_heatmaps, publish_report, write_ledgers
 from tasks.reconstruction.heatmap import LAYER, heatmap_stamp
-from tasks.reconstruction.rebuild import in_time_order, is_rebuilt, layer_names, rebuild_stamp, starts_clean
+from tasks.reconstruction.layer_writer import layer_names
+from tasks.reconstruction.rebuild import in_time_order, is_rebuilt, rebuild_stamp, starts_clean
 from tasks.reconstruction.task import BookJob, heatmap, reconstruct
 from tasks.scanning.decode import Decoded, is_decoded
 from tasks.scanning.gate_quarantine import quarantine_rows

@@ -13,7 +13,7 @@ from tasks.lazy import lazy_names
 if TYPE_CHECKING:
     from tasks.reconstruction.book import OrderBook
     from tasks.reconstruction.heatmap import build_heatmap
-    from tasks.reconstruction.rebuild import Rebuilt
+    from tasks.reconstruction.layer_writer import Rebuilt
     from tasks.reconstruction.rebuild import rebuild as rebuild_book
     from tasks.reconstruction.replay import Replay
 
@@ -22,7 +22,7 @@ __all__ = ["OrderBook", "Rebuilt", "Replay", "build_heatmap", "rebuild_book"]
 # name -> module.attribute
 _HOMES = {
     "OrderBook": "book.OrderBook",
-    "Rebuilt": "rebuild.Rebuilt",
+    "Rebuilt": "layer_writer.Rebuilt",
     "Replay": "replay.Replay",
     "build_heatmap": "heatmap.build_heatmap",
     "rebuild_book": "rebuild.rebuild",

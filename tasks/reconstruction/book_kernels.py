@@ -2,8 +2,7 @@
 
 Layout. Prices are ranks: position of the price among the distinct prices met so far (`ladder.py` keeps the table). The ask side is mirrored
 (index = width - 1 - rank), so that on both sides the best level is the one with the largest index and one code serves both.
-Orders hash into 16-byte slots (id, reference + 1), multiplicative hash, linear probing, backward-shift delete; load is kept under 1/8 by
-`book.py`. Orders of a level form a doubly linked list in priority order. Twin: tests/oracles/naive_book.py
+Orders are found by their id in the table of order_table_kernels.py. Orders of a level form a doubly linked list in priority order. Twin: tests/oracles/naive_book.py
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from tasks.events_file import read_events
 from tasks.heatmap_grid import HeatmapGrid
 from tasks.partitions import MboRecipe, Partition, Stamp, digest
 from tasks.reconstruction.heat_kernels import accumulate, accumulate_rows, refill, settle_all
-from tasks.reconstruction.rebuild import Rebuilt, in_time_order, layer_names, restore_closing, starts_clean
+from tasks.reconstruction.layer_writer import Rebuilt, layer_names
+from tasks.reconstruction.rebuild import in_time_order, restore_closing, starts_clean
 from tasks.reconstruction.replay import Replay
 from tasks.reconstruction.replay_kernels import Batch
 from tasks.schemas import F_LAST, F_SNAPSHOT, REASONS, STATUSES, UNDEF_PRICE, VALID

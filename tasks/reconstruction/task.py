@@ -9,7 +9,8 @@ from prefect import task
 
 from tasks.partitions import MboRecipe, Partition
 from tasks.reconstruction.heatmap import build_heatmap
-from tasks.reconstruction.rebuild import Rebuilt, rebuild
+from tasks.reconstruction.layer_writer import Rebuilt
+from tasks.reconstruction.rebuild import rebuild
 from tasks.work import Outcome, Work, run_each
 
 # Arrays of a replay at ten levels and the row groups in the making, measured: 190 MB; the grid of a heatmap: 60 MB.

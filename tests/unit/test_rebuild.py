@@ -10,7 +10,8 @@ import pytest
 
 from tasks.errors import BookError, LakeConflict
 from tasks.partitions import MboRecipe
-from tasks.reconstruction.rebuild import layer_names, rebuild, starts_clean
+from tasks.reconstruction.layer_writer import layer_names
+from tasks.reconstruction.rebuild import rebuild, starts_clean
 from tasks.scanning.synthetic import SessionSpec, generate
 from tasks.schemas import F_LAST
 from tests.lake_building import PARTITION, columns_of, write_events

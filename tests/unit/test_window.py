@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tasks.errors import BookError
 from tasks.partitions import MboRecipe
-from tasks.reconstruction.rebuild import layer_names, rebuild
+from tasks.reconstruction.layer_writer import layer_names
+from tasks.reconstruction.rebuild import rebuild
 from tasks.reconstruction.window import WindowReplay
 from tasks.scanning.decode import decode
 from tasks.scanning.inventory import scan

@@ -1,0 +1,124 @@
+"""The book layers of one partition on their way to the lake: sinks, the counts in their footer, and what they are called."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.errors import BookmillError
+from tasks.partitions import MboRecipe, Partition, Stamp
+from tasks.reconstruction.layers import LayerTables
+from tasks.reconstruction.replay import Replay, Samples
+from tasks.reconstruction.window import WindowReplay
+from tasks.schemas import SIDES, STATUSES, TRADES, books_schema, char_codes
+from tasks.specs import interval_name
+from tasks.storage import ParquetSink, write_table
+
+# Wide rows: half the row group of narrow tables, so that a group in the making stays near 30 MB at ten levels.
+WIDE_GROUP_ROWS = 65_536
+
+CLOSING_BOOK = pa.schema([("side", pa.dictionary(pa.int8(), pa.string())), ("price", pa.int64()), ("order_id", pa.uint64()), ("size", pa.int64())])
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """outputs: layer -> (path relative to the lake, rows); facts: the counts in the bbo footer; skipped: it was there already."""
+
+    partition: Partition
+    outputs: dict[str, tuple[str, int]]
+    facts: dict[str, Any]
+    skipped: bool
+
+
+def layer_names(recipe: MboRecipe) -> dict[str, str]:
+    """Layer of each kind of output: rows, grid, trades, closing, bbo (in the order in which they get their names)."""
+    depth = f"mbp-{recipe.depth}"
+    return {"rows": depth, "grid": f"{depth}-{interval_name(recipe.interval_ns)}", "trades": "trades", "closing": "closing_book", "bbo": "bbo"}
+
+
+class LayerWriter:
+    """The book layers of one partition while they are written; commit gives them their names, leaving without it drops them."""
+
+    def __init__(self, lake: Path, partition: Partition, recipe: MboRecipe, stack: ExitStack) -> None:
+        self._lake, self._partition, self._recipe = lake, partition, recipe
+        self._names = layer_names(recipe)
+        self._tables = LayerTables(partition, recipe.depth)
+        self._statuses = np.zeros(len(STATUSES), np.int64)
+        self._encoding: Future[None] | None = None
+        schemas = {"rows": books_schema(recipe.depth), "grid": books_schema(recipe.depth), "trades": TRADES, "bbo": books_schema(1)}
+        self._sinks = {
+            kind: stack.enter_context(
+                ParquetSink(
+                    lake / partition.path(self._names[kind]),
+                    schema,
+                    dictionary=["symbol", "status", "reason", "side", "side_method"],
+                    row_group_rows=WIDE_GROUP_ROWS,
+                )
+            )
+            for kind, schema in schemas.items()
+        }
+
+        # Encoding the wide rows costs as much as all the rest of a rebuild; it goes on beside the replay. Entered after the sinks, so that
+        # it has ended before they are dropped.
+        self._encoder = stack.enter_context(ThreadPoolExecutor(1, "encode"))
+
+    def write(self, samples: Samples) -> None:
+        if samples.n_rows:
+            self._statuses += np.bincount(samples.rows.status[: samples.n_rows], minlength=len(STATUSES))
+            self._wait()
+            self._encoding = self._encoder.submit(self._sinks["rows"].write, self._tables.event_rows(samples))
+        if samples.n_bbo:
+            self._sinks["bbo"].write(self._tables.bbo(samples))
+        if samples.n_grid:
+            self._sinks["grid"].write(self._tables.grid(samples))
+        if samples.n_trades:
+            self._sinks["trades"].write(self._tables.trades(samples))
+
+    def _wait(self) -> None:
+        """Until the rows handed to the encoder are taken; raises what went wrong there."""
+        if self._encoding is not None:
+            self._encoding.result()
+
+    def commit(self, replay: Replay | WindowReplay, stamp: Stamp, rows_in: int) -> Rebuilt:
+        self._wait()
+        closing = replay.closing()
+        rows = {kind: sink.rows for kind, sink in self._sinks.items()} | {"closing": len(closing["price"])}
+        paths = {kind: self._partition.path(name) for kind, name in self._names.items()}
+        facts = _facts(replay, rows_in, {self._names[kind]: n for kind, n in rows.items()})
+        facts["statuses"] = {name: int(n) for name, n in zip(STATUSES, self._statuses, strict=True) if n}
+        for kind in ("rows", "grid", "trades"):
+            self._sinks[kind].commit(stamp)
+        side = pa.DictionaryArray.from_arrays(np.searchsorted(char_codes(SIDES), closing["side"]).astype(np.int8), pa.array(SIDES))
+        table = pa.table([side, *(pa.array(closing[name]) for name in CLOSING_BOOK.names[1:])], schema=CLOSING_BOOK)
+        write_table(self._lake / paths["closing"], table, stamp, {"status": facts["status"], "reason": facts["reason"]})
+        self._sinks["bbo"].commit(stamp, facts)
+        return Rebuilt(self._partition, {self._names[k]: (paths[k], rows[k]) for k in self._names}, facts, False)
+
+
+def _facts(replay: Replay | WindowReplay, rows_in: int, outputs: dict[str, int]) -> dict[str, Any]:
+    """The counts of a rebuild. Every event is counted under exactly one action; a difference is an error of the program, not of the data."""
+    counters = replay.counters()
+    by_action = {name: counters.pop(name) for name in ("add", "cancel", "fill", "modify", "none", "clear", "trade")}
+    if sum(by_action.values()) != rows_in:
+        raise BookmillError(f"{rows_in:,} events went in but {sum(by_action.values()):,} were accounted for; nothing was published.")
+    applied = by_action["add"] + by_action["cancel"] + by_action["modify"] + by_action["clear"]
+    ignored = by_action["trade"] + by_action["fill"] + by_action["none"]
+    status, reason = replay.status()
+    return {
+        "rows_in": rows_in, "rows_out": rows_in, "applied": applied, "ignored": ignored, "actions": by_action,
+        "event_ends": counters.pop("event_ends"), "crossed": counters.pop("crossed"), "locked": counters.pop("locked"),
+        "anomalies": {name: counters[name] for name in sorted(counters) if name in ANOMALY_NAMES},
+        "counts": {name: counters[name] for name in sorted(counters) if name not in ANOMALY_NAMES},
+        "outputs": outputs, "status": status, "reason": reason, **replay.end_facts(),
+    }  # fmt: skip
+
+
+ANOMALY_NAMES = (
+    "unknown_cancel", "unknown_modify", "over_cancel", "duplicate_add", "side_change", "maybe_bad_book", "quarantined_before", "unknown_level",
+)  # fmt: skip
