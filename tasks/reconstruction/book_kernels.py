@@ -1,8 +1,9 @@
 """One order-by-order book: arrays in, arrays changed in place. The rules: README, "Rules of the book".
 
-Layout. Prices are ranks: position of the price among the distinct prices met so far (`ladder.py` keeps the table). The ask side is mirrored
-(index = width - 1 - rank), so that on both sides the best level is the one with the largest index and one code serves both.
-Orders are found by their id in the table of order_table_kernels.py. Orders of a level form a doubly linked list in priority order. Twin: tests/oracles/naive_book.py
+Layout. Prices are ranks: position of the price among the distinct prices met so far (`book.py` keeps the ladder). The ask side is mirrored
+(index = width - 1 - rank), so that on both sides the best level is the one with the largest index and one code serves both. Orders are found by
+their id in the table of order_table_kernels.py; those of a level form a doubly linked list in priority order.
+Twin: tests/oracles/naive_book.py
 """
 
 from __future__ import annotations
