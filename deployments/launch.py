@@ -66,6 +66,9 @@ def print_summary(facts: Mapping[str, Any]) -> None:
     for entry in facts.get("partitions", []):
         if entry["error"]:
             console.print(f"FAILED {entry['partition']['symbol']} {entry['partition']['date']}: {entry['error']}", markup=False)
+    if any(p["counts"].get("status") == "no_book" for p in done):
+        hint = "no_book at the end: the source has no clear and no snapshot. If its book is empty at its start, say --starts-empty."
+        console.print(hint, markup=False, soft_wrap=True)
     for entry in facts.get("rejected", []):
         console.print(f"NOT READ {entry['path']}: {entry['error']}", markup=False)
     checks = [r for g in facts.get("gates", []) for r in g["results"]]
