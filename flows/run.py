@@ -115,7 +115,7 @@ class Run:
                     equipped, all(done(item) for item in batch), lake=str(self.lake), **{name: batch}, **arguments, **more, label=label, run=self.work
                 )
             )
-        outcomes = [outcome for future in futures for outcome in self._result(future)]
+        outcomes = [outcome for future, batch in zip(futures, batches, strict=True) for outcome in self._result(future, batch)]
         seconds = time.perf_counter() - start
         rows = sum(o.rows for o in outcomes)
         self.stages.append({"stage": task.name, "partition": "all", "seconds": round(seconds, 3), "rows": rows, "bytes": 0})
@@ -129,12 +129,14 @@ class Run:
         self.failed[subject] = error
         self.log.error("%s %s: %s", stage, subject, error)
 
-    def _result(self, future: PrefectFuture[Any]) -> list[Outcome]:
+    def _result(self, future: PrefectFuture[Any], batch: Sequence[Any]) -> list[Outcome]:
         result = future.result(raise_on_failure=False)
         if isinstance(result, PartitionsFailed):
             return result.outcomes
         if isinstance(result, BaseException):
-            raise result
+            # Retries are used up, time ran out, or it is a fault of the program: this batch has failed, the others go on.
+            known = "" if isinstance(result, BookmillError) else " (not a known fault: its traceback is in the log of the task run)"
+            return [Outcome(subject_of(item), 0.0, 0, False, None, f"{type(result).__name__}: {result}{known}") for item in batch]
         return result
 
     def finished(self) -> str:
@@ -147,10 +149,14 @@ class Run:
         return CODE_VERSION
 
 
+def subject_of(item: Any) -> str:
+    """The name under which a source, job or partition is booked."""
+    return getattr(item, "name", None) or str(getattr(item, "partition", item))
+
+
 def label_of(batch: Sequence[Any]) -> str:
     """A name for a batch that a person finds again in the interface."""
-    first = batch[0]
-    text = getattr(first, "name", None) or str(getattr(first, "partition", first))
+    text = subject_of(batch[0])
     return text if len(batch) == 1 else f"{text} and {len(batch) - 1} more ({digest([str(b) for b in batch])[:6]})"
 
 

@@ -80,3 +80,20 @@ def test_a_blocked_partition_stops_and_the_others_go_on(run_with):
     assert [j.partition.symbol for j in jobs] == ["BBB"]
     (error,) = run.failed.values()
     assert error.startswith("GateBlocked: events")
+
+
+def test_a_fault_of_the_program_in_one_partition_does_not_stop_the_others(run_with, monkeypatch):
+    import tasks.reconstruction.task as task
+
+    whole = task.rebuild
+
+    def broken(lake, partition, *arguments, **options):
+        if partition.symbol == "AAA":
+            raise ZeroDivisionError("a fault of the program")
+        return whole(lake, partition, *arguments, **options)
+
+    monkeypatch.setattr(task, "rebuild", broken)
+    run, jobs = run_with(lambda columns: None)
+    assert [j.partition.symbol for j in jobs] == ["BBB"]
+    (error,) = run.failed.values()
+    assert error.startswith("ZeroDivisionError: a fault of the program (not a known fault")
