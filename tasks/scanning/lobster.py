@@ -30,10 +30,11 @@ import numpy as np
 
 from tasks.errors import CorruptSource, EmptySource, SchemaMismatch, SourceError
 from tasks.partitions import SourceFile
-from tasks.scanning import csv_kernels as kernels
 from tasks.scanning.batches import BadRow, RawBatch
 from tasks.scanning.chunks import ByteStream
-from tasks.scanning.csv_source import MAX_BLOCK, MIN_BLOCK, ROW_BYTES, Lines, describe, line_of
+from tasks.scanning.csv_field_kernels import OK, ORDERBOOK, REASONS
+from tasks.scanning.csv_lines import MAX_BLOCK, MIN_BLOCK, ROW_BYTES, Lines, describe, line_of
+from tasks.scanning.lobster_kernels import expand_messages, parse_levels, parse_messages
 from tasks.schemas import EVENT_DTYPES
 
 MESSAGE_COLUMNS = ("time", "type", "order_id", "size", "price", "direction")
@@ -45,7 +46,7 @@ _FROM_MESSAGE = ("ts_event", "action", "side", "price", "size", "order_id", "fla
 
 
 class _Member:
-    """A member of a zip as a `csv_source.Stream`, its checksum verified at the end. bytes_read: decompressed."""
+    """A member of a zip as a `csv_lines.Stream`, its checksum verified at the end. bytes_read: decompressed."""
 
     def __init__(self, path: Path, member: str) -> None:
         self.path, self.fault, self.bytes_read = path, "", 0
@@ -143,7 +144,7 @@ class LobsterReader:
         """The next messages with their order book rows: one batch, then the error where the order book ends or breaks."""
         rows = min(rows, (messages.end - messages.pos) // 2 + 1)
         fields, lines = np.empty((rows, 6), np.int64), np.empty((rows, 4), np.int64)
-        messages.pos, m = kernels.parse_messages(messages.data, messages.pos, messages.end, fields, lines)
+        messages.pos, m = parse_messages(messages.data, messages.pos, messages.end, fields, lines)
         truth, status = np.empty((m, self.depth, 4), np.int64), np.empty(m, np.int64)
         paired = 0
         broken: SourceError | None = None
@@ -155,7 +156,7 @@ class LobsterReader:
             except SourceError as fault:
                 broken = fault
                 break
-            book.pos, paired = kernels.parse_levels(book.data, book.pos, book.end, paired, m, truth, status)
+            book.pos, paired = parse_levels(book.data, book.pos, book.end, paired, m, truth, status)
         if paired:
             yield self._batch(messages, fields[:paired], lines[:paired], truth[:paired], status[:paired])
         if broken is not None:
@@ -163,14 +164,14 @@ class LobsterReader:
 
     def _batch(self, messages: Lines, fields: np.ndarray, lines: np.ndarray, truth: np.ndarray, book_status: np.ndarray) -> RawBatch:
         m, first = len(fields), self.source_rows
-        status = np.where(lines[:, 0] == kernels.OK, book_status, lines[:, 0])
+        status = np.where(lines[:, 0] == OK, book_status, lines[:, 0])
         columns = {name: np.zeros(2 * m, dtype) for name, dtype in EVENT_DTYPES.items()}
         message_of = np.empty(2 * m, np.int64)
         out = tuple(columns[name] for name in _FROM_MESSAGE)
-        n = kernels.expand_messages(fields, status, self._midnight_ns, first, out, message_of)
+        n = expand_messages(fields, status, self._midnight_ns, first, out, message_of)
         columns, message_of = {name: values[:n] for name, values in columns.items()}, message_of[:n]
         columns["ts_recv"] = columns["ts_event"].copy()
-        good = status == kernels.OK
+        good = status == OK
         text, base, starts, lengths = messages.text, messages.base, lines[:, 2], lines[:, 3]
 
         def raw(row: int) -> tuple[int, bytes]:
@@ -181,9 +182,9 @@ class LobsterReader:
         for i in np.flatnonzero(~good).tolist():
             line, code = line_of(text, int(starts[i]), int(lengths[i])), int(status[i])
             told = f"row {first + i} of the order book is not {4 * self.depth} integers"
-            detail = told if code == kernels.ORDERBOOK else describe(code, int(lines[i, 1]), MESSAGE_COLUMNS, line)
+            detail = told if code == ORDERBOOK else describe(code, int(lines[i, 1]), MESSAGE_COLUMNS, line)
             before = int(np.searchsorted(message_of, i))
-            bad.append(BadRow(before, first + i, base + int(starts[i]), line, kernels.REASONS[code], detail, 0))
+            bad.append(BadRow(before, first + i, base + int(starts[i]), line, REASONS[code], detail, 0))
         self.source_rows += m
         self.expanded_rows += n - int(good.sum())
         self.bytes_read = int(self._stored_share * sum(lines.stream.bytes_read for lines in self._open_lines))
@@ -193,7 +194,7 @@ class LobsterReader:
         """Raise when the order book has a row that no message has; blank lines are none."""
         truth, status = np.empty((1, self.depth, 4), np.int64), np.empty(1, np.int64)
         while book.fill():
-            book.pos, rows = kernels.parse_levels(book.data, book.pos, book.end, 0, 1, truth, status)
+            book.pos, rows = parse_levels(book.data, book.pos, book.end, 0, 1, truth, status)
             if rows:
                 raise self._unequal("message", self.source_rows, "order book")
 

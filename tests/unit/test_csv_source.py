@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import CorruptSource, EmptySource, SchemaMismatch, SourceError
 from tasks.partitions import SourceFile
-from tasks.scanning import csv_kernels as kernels
+from tasks.scanning.csv_field_kernels import MAX_LINE
 from tasks.scanning.csv_source import CsvReader
 from tasks.schemas import EVENT_DTYPES, UNDEF_PRICE
 from tests.oracles import naive_csv as naive
@@ -234,13 +234,13 @@ def test_a_bad_row_tells_column_and_text(tmp_path):
 @pytest.mark.parametrize("block_bytes", [1 << 16, 1 << 22])
 @pytest.mark.parametrize("beyond", [0, 1, 3_000_000])
 def test_a_line_without_end_is_one_bad_row_and_the_next_line_is_read(tmp_path, block_bytes, beyond):
-    path, fill = tmp_path / "a.csv", kernels.MAX_LINE - len(ROW) + len("160") + beyond
+    path, fill = tmp_path / "a.csv", MAX_LINE - len(ROW) + len("160") + beyond
     long = ROW.replace("160", "x" * fill).encode()
     path.write_bytes(b"\r\n".join([DATABENTO.encode(), ROW.encode(), long, ROW.encode(), b""]))
     events, bad = collect(opened(path, block_bytes=block_bytes))
     if beyond:
         assert [e["row"] for e in events] == [0, 2]
-        assert bad == [(1, 1, len(DATABENTO) + len(ROW) + 4, long[: kernels.MAX_LINE], "line_too_long", None)]
+        assert bad == [(1, 1, len(DATABENTO) + len(ROW) + 4, long[:MAX_LINE], "line_too_long", None)]
     else:
         assert [e["row"] for e in events] == [0, 1, 2]
     assert events[-1]["offset"] == path.stat().st_size - len(ROW) - 2
@@ -249,7 +249,7 @@ def test_a_line_without_end_is_one_bad_row_and_the_next_line_is_read(tmp_path, b
 @pytest.mark.parametrize("tail", [b"", b"\n" + ROW.encode()])
 def test_an_endless_last_line_ends_the_file(tmp_path, tail):
     path = tmp_path / "a.csv"
-    path.write_bytes(f"{DATABENTO}\n{ROW}\n".encode() + b"y" * (kernels.MAX_LINE + 200_000) + tail)
+    path.write_bytes(f"{DATABENTO}\n{ROW}\n".encode() + b"y" * (MAX_LINE + 200_000) + tail)
     events, bad = collect(opened(path, block_bytes=1 << 16))
     assert [entry[4] for entry in bad] == ["line_too_long"]
     assert len(events) == 1 + bool(tail)

@@ -27,7 +27,7 @@ from tasks.events_file import truth_schema
 from tasks.heatmap_grid import GRID
 from tasks.reconstruction.layer_writer import CLOSING_BOOK
 from tasks.scanning.check_kernels import REASON_TEXT
-from tasks.scanning.csv_kernels import REASONS as CSV_REASONS
+from tasks.scanning.csv_field_kernels import REASONS as CSV_REASONS
 from tasks.scanning.formats import DATABENTO_COLUMNS, DATABENTO_OPTIONAL, SEVEN_COLUMNS
 from validation.rules import FILE_RULES, Context
 from validation.suites import SUITES, suite_of
