@@ -1,4 +1,4 @@
-"""Slow, obvious twins of tasks/scanning/csv_kernels.py: csv, Decimal and datetime, a line at a time."""
+"""Slow, obvious twins of tasks/scanning/csv_kernels.py, csv_field_kernels.py and lobster_kernels.py: csv, Decimal and datetime, a line at a time."""
 
 from __future__ import annotations
 
