@@ -93,7 +93,7 @@ def run_mbo(
 ) -> None:
     """Order-by-order files to a verified lake. Start it again to resume: what is done is found done."""
     options = {
-        "symbols": _split(symbols), "publishers": [int(p) for p in _split(publishers)], "start": start, "end": end, "hours": hours, "zone": zone,
+        "symbols": _split(symbols), "publishers": _numbers(publishers, "publishers"), "start": start, "end": end, "hours": hours, "zone": zone,
         "depth": depth, "interval": interval, "bars": _split(bars), "clock": clock, "on_book_error": on_book_error,
         "starts_empty": starts_empty, "heatmap_axis": heatmap_axis,
     }  # fmt: skip
@@ -113,6 +113,15 @@ def run_mbo(
         "dataset": dataset, "symbol": symbol, "salvage": salvage, "profile": profile, "settings": overrides,
     }  # fmt: skip
     raise typer.Exit(run_flow(settings, parameters, api_url or None))
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    from tasks.errors import UsageError
+
+    parts = _split(text)
+    if not all(part.isdigit() for part in parts):
+        raise UsageError(f"{option} is {text!r}; allowed: numbers separated by commas, such as 1,2")
+    return [int(part) for part in parts]
 
 
 def _split(text: str) -> list[str]:

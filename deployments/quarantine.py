@@ -14,6 +14,8 @@ _SUFFIX = {"decode": ".rows", "gate:events": ".mbo"}
 
 
 def _files(lake: Path) -> list[Path]:
+    if not lake.is_dir():
+        raise UsageError(f"There is no lake at {lake}. Give the folder that a run wrote to with --lake.")
     return sorted(f for f in (lake / "quarantine").rglob("*.parquet") if not f.name.startswith("."))
 
 
@@ -53,7 +55,7 @@ def export_quarantine(lake: Path, folder: Path) -> list[str]:
     files = _files(lake)
     if not files:
         raise UsageError(f"{lake} has no quarantined rows.")
-    lines = []
+    lines, taken = [], set()
     for file in files:
         table = pq.read_table(file, partitioning=None)
         for stage, suffix in _SUFFIX.items():
@@ -61,6 +63,9 @@ def export_quarantine(lake: Path, folder: Path) -> list[str]:
             if not chosen.num_rows:
                 continue
             name = f"{chosen['source'][0].as_py().replace(':', '_').replace('/', '_')}{suffix}"
+            if name in taken:  # another source of the same name: its fingerprint tells it apart
+                name = f"{chosen['fingerprint'][0].as_py().split(':')[-1][:10]}-{name}"
+            taken.add(name)
             raw = chosen["raw"].to_pylist()
             text = all(b"\x00" not in row for row in raw)
             with atomic_file(folder / name) as out:

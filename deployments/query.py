@@ -14,18 +14,14 @@ def print_query(lake: Path, query: str, format: str) -> None:
     import duckdb
     import pyarrow.csv
 
-    from tasks.publishing.views import open_lake
+    from tasks.publishing.views import query as ask
 
     if format not in ("table", "csv", "json"):
         raise UsageError(f"format is {format!r}; allowed: table, csv, json")
-    with open_lake(lake) as connection:
-        try:
-            if format == "table":
-                connection.sql(query).show(max_width=250, max_rows=60)
-                return
-            table = connection.sql(query).to_arrow_table()
-        except duckdb.Error as fault:
-            raise UsageError(f"DuckDB says: {fault}") from fault
+    table = ask(lake, query)
+    if format == "table":
+        duckdb.from_arrow(table).show(max_width=250, max_rows=60)
+        return
     if format == "csv":
         pyarrow.csv.write_csv(table, sys.stdout.buffer)
     else:

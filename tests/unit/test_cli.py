@@ -35,10 +35,6 @@ BAD = {
 }
 
 
-# Claims that do not hold yet.
-not_yet = pytest.mark.xfail(strict=True, reason="the command line does not keep this promise yet")
-
-
 @pytest.fixture(autouse=True)
 def clean(monkeypatch, tmp_path):
     """No settings of the caller's, a wide terminal without colours, and a folder of its own."""
@@ -158,7 +154,7 @@ def test_a_dry_run_exits_with_1_when_a_source_cannot_be_used_and_with_2_when_non
         (["run", "mbo", ".", "--start", "tomorrow"], "ISO 8601"),
         (["run", "mbo", ".", "--on-book-error", "cry"], "suspect, fail"),
         (["run", "mbo", ".", "--heatmap-axis", "price"], "time, event"),
-        pytest.param(["run", "mbo", ".", "--publishers", "1,two"], "two", marks=not_yet),
+        (["run", "mbo", ".", "--publishers", "1,two"], "two"),
         (["config", "show", "--profile", "cray"], "laptop, server, ci"),
         (["config", "show", "--workers", "-3"], "workers"),
         (["config", "show", "--memory", "plenty"], "plenty"),
@@ -167,7 +163,7 @@ def test_a_dry_run_exits_with_1_when_a_source_cannot_be_used_and_with_2_when_non
         (["generate", "x.dbn", "--date", "someday"], "someday"),
         (["layers", "--lake", "nowhere"], "nowhere"),
         (["sql", "select 1", "--lake", "nowhere"], "nowhere"),
-        pytest.param(["quarantine", "list", "--lake", "nowhere"], "nowhere", marks=not_yet),
+        (["quarantine", "list", "--lake", "nowhere"], "nowhere"),
         (["quarantine", "export", "out", "--lake", "nowhere"], "nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -258,7 +254,7 @@ def test_sql_prints_nothing_but_data(bookmill, lake):
 
 @pytest.mark.parametrize(
     "query",
-    ["selec 1", "select * from nothing", *(pytest.param(q, marks=not_yet) for q in ("select 1; select 2", "create table t as select 1", ""))],
+    ["selec 1", "select * from nothing", "select 1; select 2", "create table t as select 1", ""],
 )
 def test_sql_that_cannot_be_answered_is_an_error_on_standard_error(bookmill, lake, query):
     code, out, err = bookmill("sql", query, "--lake", lake, "--format", "csv")
@@ -267,7 +263,6 @@ def test_sql_that_cannot_be_answered_is_an_error_on_standard_error(bookmill, lak
     assert "Traceback" not in err
 
 
-@not_yet
 def test_sql_cannot_write_into_the_lake_or_anywhere_else(bookmill, lake, tmp_path):
     before = tree(lake)
     for target in (lake / "x.parquet", tmp_path / "x.parquet"):
@@ -306,7 +301,6 @@ def test_quarantined_rows_are_listed_with_reasons_and_exported_as_they_stood(boo
     assert (tmp_path / "bad" / "SICK.csv.rows").read_text().splitlines() == list(BAD.values())
 
 
-@not_yet
 def test_sources_of_one_name_are_exported_to_files_of_their_own(bookmill, tmp_path):
     head, good = "ts_event,action,side,price,size,order_id,is_last", "1761139800000000000,R,N,,0,0,1"
     for folder, bad in (("a", BAD[100]), ("b", BAD[200])):
