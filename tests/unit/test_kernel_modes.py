@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODES = {"jit off": {"NUMBA_DISABLE_JIT": "1"}, "bounds": {"NUMBA_BOUNDSCHECK": "1"}}
 # In plain Python an integer that wraps is a warning, and here an error. Hashing wraps on purpose.
-WRAPS = ("tasks.reconstruction.ladder_kernels", "tasks.reconstruction.book_kernels")
+WRAPS = ("tasks.reconstruction.ladder_kernels", "tasks.reconstruction.order_table_kernels")
 BOOKS = ("replay", "heatmap_grid", "window")
 ROWS = ("bars", "features", "filtering", "lobster_reader")
 SLOW = ("csv_source", "dbn", "decode", "heatmap_drawing", "gates", "rebuild", "real_books", "synthetic", "synthetic_formats")
