@@ -36,7 +36,7 @@ from tasks.scanning.task import decode_sources
 from tasks.specs import parse_bar
 from tasks.storage import contents, is_done, read_footer
 from validation.gate import GateReport
-from validation.task import gate
+from validation.task import gate, rules_digest
 
 # Files that one gate judges together: Great Expectations costs 0.1 s a call, whatever the number of files.
 GATE_FILES = 200
@@ -257,7 +257,7 @@ class MboRun(Run):
 
     def _gate(self, suite: str, paths: list[str], context: dict[str, Any]) -> list[GateReport]:
         """Judge files in groups; partitions of blocked files are failed."""
-        equipped, start = equip(gate, self.settings), time.perf_counter()
+        equipped, start, rules = equip(gate, self.settings), time.perf_counter(), rules_digest(suite, context)
         if suite != "events":
             # No trade in a partition, or no row in the hours wanted, is no fault; how many rows there are is in the ledger.
             paths = [path for path in paths if int((read_footer(self.lake / path) or {}).get("bookmill.rows", 1))]
@@ -267,7 +267,14 @@ class MboRun(Run):
             label = str(Partition.of_path(group[0])) + (f" and {len(group) - 1} more" if len(group) > 1 else "")
             futures.append(
                 equipped.submit(
-                    suite=suite, lake=str(self.lake), paths=group, contents=contents(self.lake, group), context=context, label=label, run=self.work
+                    suite=suite,
+                    lake=str(self.lake),
+                    paths=group,
+                    contents=contents(self.lake, group),
+                    rules=rules,
+                    context=context,
+                    label=label,
+                    run=self.work,
                 )
             )
         reports = [future.result() for future in futures]

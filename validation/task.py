@@ -7,14 +7,23 @@ from typing import Any
 
 from prefect import task
 
+from tasks.partitions import digest
 from tasks.work import Work
 from validation.gate import GateReport, run_gate
+from validation.rules import Context
+from validation.suites import suite_of
 
 
 @task(name="gate", task_run_name="gate {suite} ({label})")
-def gate(suite: str, lake: str, paths: tuple[str, ...], contents: str, context: dict[str, Any], label: str, run: Work) -> GateReport:
-    """Judge the files of one layer. contents: digest of their footers, for the cache key: an unchanged file is not judged again."""
+def gate(suite: str, lake: str, paths: tuple[str, ...], contents: str, rules: str, context: dict[str, Any], label: str, run: Work) -> GateReport:
+    """Judge the files of one layer. For the cache key: contents, a digest of their footers, and rules, one of the suite (`rules_digest`), so that
+    a file is judged again when it or a rule has changed, and only then."""
     with run.slots(run.duckdb_threads, run.duckdb_memory_bytes):
         return run_gate(
             suite, [Path(lake) / path for path in paths], threads=run.duckdb_threads, memory_bytes=run.duckdb_memory_bytes, context=context
         )
+
+
+def rules_digest(suite: str, context: dict[str, Any]) -> str:
+    """Digest of the rules of a suite in this context."""
+    return digest([repr(rule) for rule in suite_of(suite, Context.of(context)).rules])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from tasks.storage import ParquetSink, write_table
 
 # Wide rows: half the row group of narrow tables, so that a group in the making stays near 30 MB at ten levels.
 WIDE_GROUP_ROWS = 65_536
+# Tables of rows that may wait for the encoder: a row group of 8,192-row passes and a little more, so that the replay goes on while one is encoded.
+ROWS_WAITING = 10
 
 CLOSING_BOOK = pa.schema([("side", pa.dictionary(pa.int8(), pa.string())), ("price", pa.int64()), ("order_id", pa.uint64()), ("size", pa.int64())])
 
@@ -50,7 +53,7 @@ class LayerWriter:
         self._names = layer_names(recipe)
         self._tables = LayerTables(partition, recipe.depth)
         self._statuses = np.zeros(len(STATUSES), np.int64)
-        self._encoding: Future[None] | None = None
+        self._encoding: deque[Future[None]] = deque()
         schemas = {"rows": books_schema(recipe.depth), "grid": books_schema(recipe.depth), "trades": TRADES, "bbo": books_schema(1)}
         self._sinks = {
             kind: stack.enter_context(
@@ -71,8 +74,8 @@ class LayerWriter:
     def write(self, samples: Samples) -> None:
         if samples.n_rows:
             self._statuses += np.bincount(samples.rows.status[: samples.n_rows], minlength=len(STATUSES))
-            self._wait()
-            self._encoding = self._encoder.submit(self._sinks["rows"].write, self._tables.event_rows(samples))
+            self._wait(ROWS_WAITING)
+            self._encoding.append(self._encoder.submit(self._sinks["rows"].write, self._tables.event_rows(samples)))
         if samples.n_bbo:
             self._sinks["bbo"].write(self._tables.bbo(samples))
         if samples.n_grid:
@@ -80,10 +83,10 @@ class LayerWriter:
         if samples.n_trades:
             self._sinks["trades"].write(self._tables.trades(samples))
 
-    def _wait(self) -> None:
-        """Until the rows handed to the encoder are taken; raises what went wrong there."""
-        if self._encoding is not None:
-            self._encoding.result()
+    def _wait(self, left: int = 0) -> None:
+        """Until at most `left` of the tables handed to the encoder wait; raises what went wrong there."""
+        while len(self._encoding) > left:
+            self._encoding.popleft().result()
 
     def commit(self, replay: Replay | WindowReplay, stamp: Stamp, rows_in: int) -> Rebuilt:
         self._wait()

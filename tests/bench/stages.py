@@ -164,6 +164,8 @@ def measure(place: Place, name: str) -> Measured:
 
 def main(source: str, lake: str, out: str, *names: str) -> None:
     """Time the stages named and write what was found."""
+    if not names or set(names) - set(STAGES):
+        sys.exit(f"stages are {', '.join(names) or 'not named'}; allowed: {', '.join(STAGES)}")
     place = Place(Path(source), Path(lake))
     Path(out).write_text(json.dumps([measure(place, name).to_json() for name in names]), encoding="utf-8")
 

@@ -20,7 +20,7 @@ from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_writers import write_session
 from tests.flows.servers import bookmill, data_files, prefect_server, start_bookmill
 
-KILLS = int(os.environ.get("BOOKMILL_KILLS", "10"))
+KILLS = int(os.environ.get("TEST_KILLS", "10"))
 
 
 @pytest.fixture(scope="module")

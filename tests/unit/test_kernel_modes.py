@@ -71,7 +71,7 @@ def kernel_tests(mode: str, names: tuple[str, ...], folder: Path, *, examples: i
     options += [option for module in WRAPS for option in ("-W", f"ignore:overflow encountered in scalar multiply:RuntimeWarning:{module}")]
     options += ["-k", f"not ({leave_out})"] if leave_out else []
     files = [f"tests/unit/test_{name}.py" for name in names]
-    variables = {**MODES[mode], "BOOKMILL_EXAMPLES": str(examples)}
+    variables = {**MODES[mode], "TEST_EXAMPLES": str(examples)}
     if mode == "jit off":
         variables["BOOKMILL_REAL_DATA"] = str(folder / "none")  # days of real data take minutes without JIT
     code, output = python(["-m", "pytest", *options, *files], variables, folder, timeout_s)

@@ -16,7 +16,7 @@ from tasks.schemas import EVENT_DTYPES, F_LAST, F_SNAPSHOT, MBO_RECORD, REASONS,
 from tests.oracles.naive_book import ANOMALIES, NaiveBook
 from tests.strategies.sessions import sessions
 
-EXAMPLES = int(os.environ.get("BOOKMILL_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "200"))
 generated = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 DEPTH = 3
 
