@@ -15,15 +15,15 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from config.settings import Settings
 from flows.policies import equip
-from flows.run import Run, RunFailed, partition_facts
+from flows.run import Run, RunFailed
 from tasks.aggregation.aggregate import aggregate_layers, is_aggregated
 from tasks.aggregation.task import aggregate_partitions
-from tasks.errors import BookmillError, StorageError
+from tasks.errors import BookmillError
 from tasks.filtering.predicate import output_windows
 from tasks.partitions import MboRecipe, Partition, SourceFile
 from tasks.publishing import ledger
 from tasks.publishing.draw import are_drawn, picture_markdown
-from tasks.publishing.report import RunFacts, markdown_summary, table_rows
+from tasks.publishing.report import RunFacts, markdown_summary, partition_fields, table_rows
 from tasks.publishing.task import draw_heatmaps, publish_report, write_ledgers
 from tasks.reconstruction.heatmap import LAYER, heatmap_stamp
 from tasks.reconstruction.layer_writer import layer_names
@@ -72,13 +72,17 @@ class MboRun(Run):
     def decode(self, files: list[SourceFile], salvage: bool) -> list[BookJob]:
         """Events files of every source; partitions in order."""
         outcomes = self.stage(
-            decode_sources, self.batches(files, lambda f: 2_000_000), lambda f: is_decoded(f, self.lake, self.recipe) is not None, "sources",
+            decode_sources, self.batches(files, lambda f: 2_000_000), lambda f: is_decoded(f, self.lake, self.recipe, salvage=salvage) is not None,
+            "sources",
             recipe=self.recipe, salvage=salvage,
         )  # fmt: skip
-        self.decoded = [o.value for o in outcomes]
+        # As the lake has it now: a result from the cache may be older than a gate that took rows out.
+        found = [o.value for o in outcomes]
+        self.decoded = [is_decoded(d.source, self.lake, self.recipe, salvage=salvage) or d for d in found]
         parts: dict[Partition, list[Any]] = defaultdict(list)
-        for found in self.decoded:
-            for part in found.parts:
+        for decoded in self.decoded:
+            self.progress.finish(decoded.source.name)
+            for part in decoded.parts:
                 parts[part.partition].append(part)
         limited = self.recipe.filter.start_ns is not None or self.recipe.filter.end_ns is not None or self.recipe.filter.hours is not None
         jobs = []
@@ -229,7 +233,7 @@ class MboRun(Run):
             error = self.failed.get(str(job.partition), "")
             built = job.rebuilt
             partitions.append({
-                "partition": partition_facts(job.partition), "status": "failed" if error else "done", "error": error,
+                "partition": partition_fields(job.partition), "status": "failed" if error else "done", "error": error,
                 "outputs": self._outputs(job.partition) if built else {},
                 "counts": {name: built.facts[name] for name in SHOWN_FACTS} if built else {},
             })  # fmt: skip
@@ -312,7 +316,7 @@ class MboRun(Run):
         try:
             events = in_time_order(self.lake, job.partition, job.events)
             stamp = rebuild_stamp(self.lake, events, self.recipe, job.windows, job.carry)
-        except (BookmillError, StorageError, KeyError):
+        except (BookmillError, KeyError):
             return False
         return is_rebuilt(self.lake, job.partition, stamp, self.recipe) is not None
 

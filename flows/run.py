@@ -21,7 +21,7 @@ from config.settings import Settings
 from flows.policies import equip, slots, submit_checked
 from flows.progress import Progress
 from tasks.errors import BookmillError
-from tasks.partitions import Partition, digest
+from tasks.partitions import digest
 from tasks.schemas import CODE_VERSION
 from tasks.storage import remove_partials
 from tasks.work import Outcome, PartitionsFailed, Work
@@ -158,8 +158,3 @@ def label_of(batch: Sequence[Any]) -> str:
     """A name for a batch that a person finds again in the interface."""
     text = subject_of(batch[0])
     return text if len(batch) == 1 else f"{text} and {len(batch) - 1} more ({digest([str(b) for b in batch])[:6]})"
-
-
-def partition_facts(partition: Partition) -> dict[str, Any]:
-    """The partition as JSON values."""
-    return asdict(partition)

@@ -72,7 +72,8 @@ class Partition:
     instrument_id: int
 
     def __str__(self) -> str:
-        return f"{self.dataset} {self.symbol} {self.date} p{self.publisher_id}"
+        # All of it: sources without a symbol column have several instruments under one name.
+        return f"{self.dataset} {self.symbol} {self.date} p{self.publisher_id}-{self.instrument_id}"
 
     def path(self, layer: str, source: str = "", suffix: str = ".parquet") -> str:
         """Path of this partition's file in `layer`, relative to the lake; `source` tells apart events of several files."""

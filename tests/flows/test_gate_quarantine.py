@@ -97,3 +97,26 @@ def test_a_fault_of_the_program_in_one_partition_does_not_stop_the_others(run_wi
     assert [j.partition.symbol for j in jobs] == ["BBB"]
     (error,) = run.failed.values()
     assert error.startswith("ZeroDivisionError: a fault of the program (not a known fault")
+
+
+def test_instruments_that_share_a_symbol_keep_their_own_books(prefect_api, tmp_path):
+    from flows.mbo_stages import MboRun
+
+    head = "ts_recv,ts_event,rtype,publisher_id,instrument_id,action,side,price,size,channel_id,order_id,flags,ts_in_delta,sequence"
+    rows = [head]
+    for instrument, count in ((11, 3), (12, 5)):
+        start = 1_761_139_800_000_000_000 + instrument
+        rows.append(f"{start},{start},160,1,{instrument},R,N,,0,0,0,128,0,0")
+        rows += [f"{start + 1000 * k},{start},160,1,{instrument},A,B,100.{k}0,7,0,{k + 1},128,0,{k}" for k in range(1, count)]
+    source = tmp_path / "unnamed.csv"
+    source.write_text("\n".join([head, *sorted(rows[1:])]) + "\n")
+
+    @flow(name="shared-symbol")
+    def stages():
+        run = MboRun(str(tmp_path / "lake"), RECIPE, load("ci", {"progress": "off"}))
+        with run:
+            return run.reconstruct(run.decode(run.scan([str(source)], "", ""), False))
+
+    jobs = stages()
+    assert [(j.partition.symbol, j.partition.instrument_id) for j in jobs] == [("unnamed", 11), ("unnamed", 12)]
+    assert [(j.rebuilt.partition.instrument_id, j.rebuilt.facts["rows_in"]) for j in jobs] == [(11, 3), (12, 5)]

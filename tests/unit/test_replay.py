@@ -12,17 +12,14 @@ from hypothesis import strategies as st
 from tasks.errors import BookError
 from tasks.reconstruction.book_kernels import COUNTERS
 from tasks.reconstruction.replay import Replay
-from tasks.schemas import EVENT_DTYPES, F_LAST, F_SNAPSHOT, MBO_RECORD, REASONS, STATUSES, UNDEF_PRICE
+from tasks.schemas import F_LAST, F_SNAPSHOT, MBO_RECORD, REASONS, STATUSES, UNDEF_PRICE
+from tests.lake_building import columns_of
 from tests.oracles.naive_book import ANOMALIES, NaiveBook
 from tests.strategies.sessions import sessions
 
 EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "200"))
 generated = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 DEPTH = 3
-
-
-def columns_of(records: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: records[name].astype(dtype) for name, dtype in EVENT_DTYPES.items()}
 
 
 def run(records: np.ndarray, *, batch: int = 1 << 16, **options):

@@ -228,7 +228,7 @@ def test_only_the_largest_partitions_get_pictures_and_the_others_are_listed(tmp_
     text = (tmp_path / "r.html").read_text()
     assert "3 partitions without pictures here" in text
     assert [a["id"] for tag, a in Page(text).tags if tag == "h3" and "id" in a] == [f"partition-{i}" for i in range(DETAILED)]
-    assert '<h3 id="partition-0">D S8 2024-01-01 p1</h3>' in text
+    assert '<h3 id="partition-0">D S8 2024-01-01 p1-8</h3>' in text
 
 
 def test_facts_survive_json_and_summaries_neither_break_tables_nor_inject(made):
