@@ -17,7 +17,7 @@ REASON_TEXT = {
     "action": f"action is not one of {', '.join(ACTIONS)}",
     "side": f"side is not one of {', '.join(SIDES)}",
     "time_range": "ts_event or ts_recv is not set or lies before 1970 or after 2262",
-    "price_undefined": "an add, cancel, modify, trade or fill without a price, and not a top-of-book record",
+    "price_undefined": "an add, modify, trade or fill without a price, and not a top-of-book record",
     "side_none": "an add without a side, and not a top-of-book record",
     "size_zero": "an add (not a top-of-book record) or a trade of size 0",
     "size_range": "size above 2^31-1",
@@ -26,7 +26,9 @@ REASONS = tuple(REASON_TEXT)
 GOOD, BAD_ACTION, BAD_SIDE, BAD_TIME, BAD_PRICE, BAD_NO_SIDE, BAD_ZERO, BAD_SIZE = range(8)
 
 _IS_ACTION, _IS_SIDE = char_index(ACTIONS), char_index(SIDES)
-_ADD, _NONE, _CLEAR, _TRADE, _NO_SIDE = ord("A"), ord("N"), ord("R"), ord("T"), ord("N")
+_ADD, _CANCEL, _NONE, _CLEAR, _TRADE, _NO_SIDE = ord("A"), ord("C"), ord("N"), ord("R"), ord("T"), ord("N")
+# An order is cancelled by its id: a feed need not repeat its price.
+_UNPRICED = (_CANCEL, _CLEAR, _NONE)
 _MAX_SIZE = 2**31 - 1
 
 
@@ -56,7 +58,7 @@ def check_rows(
             code = BAD_SIDE
         elif ts_event[i] < 0 or ts_recv[i] < 0:
             code = BAD_TIME
-        elif price[i] == UNDEF_PRICE and not top and act != _CLEAR and act != _NONE:
+        elif price[i] == UNDEF_PRICE and not top and act not in _UNPRICED:
             code = BAD_PRICE
         elif act == _ADD and side[i] == _NO_SIDE and not top:
             code = BAD_NO_SIDE

@@ -126,6 +126,9 @@ class _Decoding:
             "truth": self.router.truths(),
             "rewritten": {},
         }
+        for name in ("message_counts", "unknown_references"):  # of readers that count them
+            if hasattr(reader, name):
+                facts[name] = getattr(reader, name)
         if fault is not None:
             facts["truncated"] = {"byte_offset": fault.offset, "row": fault.row, "problem": fault.problem}
         rows = self._source_rows()

@@ -1,4 +1,5 @@
-"""What a file is, told from its content: magic bytes, a header line, the shape of its first rows. Names count only where LOBSTER puts meaning there.
+"""What a file is, told from its content: magic bytes, a header line, the shape of its first rows. Names count only where LOBSTER puts meaning there;
+the date that an ITCH file has in its name is looked for once it is known to be one.
 
 Here: the names of the formats, the columns each tabular layout has, and `identify`. Whole files are read by the readers, folders by inventory.py.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from tasks.errors import CorruptSource, EmptySource, SchemaMismatch, SourceError, UnknownFormat
 from tasks.scanning.chunks import ByteStream
+from tasks.scanning.itch_messages import looks_like_itch
 
 DBN = "dbn"
 DATABENTO_CSV = "databento-csv"
@@ -21,7 +23,8 @@ DATABENTO_PARQUET = "databento-parquet"
 SEVEN_COLUMN_CSV = "seven-column-csv"
 SEVEN_COLUMN_PARQUET = "seven-column-parquet"
 LOBSTER = "lobster"
-FORMATS = (DBN, DATABENTO_CSV, DATABENTO_PARQUET, SEVEN_COLUMN_CSV, SEVEN_COLUMN_PARQUET, LOBSTER)
+ITCH = "itch"
+FORMATS = (DBN, DATABENTO_CSV, DATABENTO_PARQUET, SEVEN_COLUMN_CSV, SEVEN_COLUMN_PARQUET, LOBSTER, ITCH)
 
 DATABENTO, SEVEN_COLUMN = "databento", "seven-column"
 SEVEN_COLUMNS = ("ts_event", "action", "side", "price", "size", "order_id", "is_last")
@@ -35,7 +38,8 @@ _ONLY_DATABENTO = {"ts_recv", "rtype", "publisher_id", "instrument_id"}
 
 SUPPORTED = (
     "Supported: DBN of schema mbo (plain, zstd, gzip), Databento mbo as CSV or Parquet, seven-column CSV or Parquet "
-    f"({','.join(SEVEN_COLUMNS)}), LOBSTER message and orderbook pairs (CSV, or inside a zip)"
+    f"({','.join(SEVEN_COLUMNS)}), LOBSTER message and orderbook pairs (CSV, or inside a zip), "
+    "Nasdaq TotalView-ITCH 5.0 (plain, gzip, zstd)"
 )
 _GET_AGAIN = "Fetch the file again"
 
@@ -53,7 +57,7 @@ _LINES_LOOKED_AT = 5
 class Identified:
     """One source inside a file: its format, and for LOBSTER the member of a zip ("" for a loose file) and the order book beside it.
 
-    has_symbols: whether the source itself says which symbol a row is of (DBN, a symbol column).
+    has_symbols: whether the source itself says which symbol a row is of (DBN, a symbol column, ITCH's stock directory).
     """
 
     format: str
@@ -97,6 +101,8 @@ def _identify_stream(path: Path, stream: ByteStream) -> list[Identified]:
 
         header_of(path)
         return [Identified(DBN, has_symbols=True)]
+    if looks_like_itch(head):
+        return [Identified(ITCH, has_symbols=True)]
     if head[:4] in (b"PAR1", b"PK\x03\x04"):
         raise UnknownFormat(
             path, f"is a {'Parquet' if head[:1] == b'P' and head[1:2] == b'A' else 'zip'} file compressed once more", remedy="Unpack it"

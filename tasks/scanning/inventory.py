@@ -17,11 +17,12 @@ from typing import BinaryIO, cast
 
 import xxhash
 
-from tasks.errors import CorruptSource, EmptySource, SourceChanged, SourceError, UnknownFormat
+from tasks.errors import CorruptSource, EmptySource, SchemaMismatch, SourceChanged, SourceError, UnknownFormat
 from tasks.partitions import SourceFile
 from tasks.scanning import formats
 from tasks.scanning.chunks import compression_of, head_of
 from tasks.scanning.formats import Identified, identify
+from tasks.scanning.itch_messages import session_date, venue_of
 
 LOCAL, LOBSTER_DATASET = "local", "LOBSTER"  # datasets of sources that do not name theirs
 # Ids of the publishers whose feeds are order by order, as Databento numbers them (`databento_dbn` has no table of them):
@@ -59,12 +60,14 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a scan found: files by dataset, first date and path; skipped: side material in folders (readme, manifest), as paths."""
+    """What a scan found: files by dataset, first date and path; skipped: side material in folders (readme, manifest), as paths;
+    published: books that a vendor rebuilt from its feed, truth for ours (published.py)."""
 
     files: tuple[SourceFile, ...]
     rejected: tuple[Rejected, ...] = ()
     duplicates: tuple[Duplicate, ...] = ()
     skipped: tuple[str, ...] = ()
+    published: tuple[SourceFile, ...] = ()
 
 
 def scan(sources: Sequence[str | Path], *, dataset: str | None = None, symbol: str | None = None) -> Inventory:
@@ -98,7 +101,9 @@ def scan(sources: Sequence[str | Path], *, dataset: str | None = None, symbol: s
         first = kept.setdefault(file.fingerprint, file)
         if first is not file:
             duplicates.append(Duplicate(_full_name(file), _full_name(first)))
-    return Inventory(tuple(kept.values()), tuple(rejected), tuple(duplicates), tuple(skipped))
+    events = tuple(file for file in kept.values() if not file.format.startswith("published-"))
+    published = tuple(file for file in kept.values() if file.format.startswith("published-"))
+    return Inventory(events, tuple(rejected), tuple(duplicates), tuple(skipped), published)
 
 
 def verify_unchanged(source: SourceFile) -> None:
@@ -157,25 +162,39 @@ def _is_side_material(path: str) -> bool:
 
 def _describe(path: str, dataset: str | None, symbol: str | None) -> list[SourceFile] | SourceError:
     try:
-        return [_source(Path(path), one, dataset, symbol) for one in identify(Path(path))]
+        try:
+            return [_source(Path(path), one, dataset, symbol) for one in identify(Path(path))]
+        except SchemaMismatch:
+            # Published books have other columns, or another DBN schema, than events; whatever else mismatches stays an error.
+            if published := _published(Path(path), dataset, symbol):
+                return [published]
+            raise
     except SourceError as error:
         return error
     except OSError as fault:
         return SourceError(path, f"cannot be read ({fault.strerror or fault})", remedy="Check the disk and the permissions")
 
 
+def _published(path: Path, dataset: str | None, symbol: str | None) -> SourceFile | None:
+    from tasks.scanning.published_formats import identify_published, published_source
+
+    found = identify_published(path)
+    return published_source(path, found, dataset, symbol) if found else None
+
+
 def _source(path: Path, found: Identified, dataset: str | None, symbol: str | None) -> SourceFile:
     # The identity is taken first: a file that grows while it is hashed then fails verify_unchanged.
-    size, mtime_ns, inode = _identity(path, found.companion if not found.member else "")
-    source = SourceFile(
-        str(path), found.format, dataset or LOCAL, _fingerprint(path, found), size, mtime_ns, inode, found.member, found.companion
-    )  # fmt: skip
+    identity = _identity(path, found.companion if not found.member else "")
+    dates = (str(session_date(path)),) if found.format == formats.ITCH else ()
+    source = SourceFile(str(path), found.format, dataset or LOCAL, _fingerprint(path, found), *identity, found.member, found.companion, dates=dates)
     if found.format == formats.DBN:
         source = _with_header(source, dataset)
     elif found.format == formats.LOBSTER:
         name = formats.LOBSTER_NAME.fullmatch(Path(found.member or path).name)
         assert name is not None  # identify() accepts no other names
         return replace(source, dataset=dataset or LOBSTER_DATASET, dates=(name["date"],), symbols=(symbol or name["ticker"],))
+    elif found.format == formats.ITCH:
+        source = replace(source, dataset=dataset or venue_of(path)[0])
     else:
         is_parquet = found.format in (formats.DATABENTO_PARQUET, formats.SEVEN_COLUMN_PARQUET)
         publisher = _first_publisher(path, is_parquet)

@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.partitions import Partition, SourceFile
 from tasks.scanning import route_kernels as rk
+from tasks.scanning.formats import ITCH
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ class PartitionTable:
             ("first_ts_recv", rk.FIRST_RECV), ("last_ts_recv", rk.LAST_RECV), ("first_ts_event", rk.FIRST_EVENT), ("last_ts_event", rk.LAST_EVENT),
         ):  # fmt: skip
             facts[name] = stats[column]
+        if self._source.format == ITCH:  # its N records with a price tell the trading state
+            facts["trading_states"] = True
         if stats[rk.MARKS] > rk.MARK_CAP:
             facts["suspect_rows_capped"] = True
         return facts

@@ -29,4 +29,8 @@ def open_reader(source: SourceFile) -> Reader:
         from tasks.scanning.lobster import LobsterReader
 
         return LobsterReader(source)
+    if source.format == formats.ITCH:
+        from tasks.scanning.itch import ItchReader
+
+        return ItchReader(source)
     raise UnknownFormat(source.path, f"there is no reader for format {source.format!r}", remedy=f"Known are {', '.join(formats.FORMATS)}")

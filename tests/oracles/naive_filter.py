@@ -49,7 +49,7 @@ def naive_check(row: dict[str, Any]) -> str:
         return "side"
     if row["ts_event"] < 0 or row["ts_recv"] < 0:
         return "time_range"
-    if row["price"] == UNDEFINED and action in "ACFMT" and not top:
+    if row["price"] == UNDEFINED and action in "AFMT" and not top:
         return "price_undefined"
     if action == "A" and side == "N" and not top:
         return "side_none"

@@ -187,8 +187,8 @@ def test_index_columns_of_data_frames_do_not_matter(tmp_path):
 
 
 def test_a_format_without_a_reader_is_refused(tmp_path):
-    with pytest.raises(UnknownFormat, match="no reader for format 'itch'"):
-        open_reader(SourceFile(str(tmp_path), "itch", "", "xxh3:0", 0, 0, 0))
+    with pytest.raises(UnknownFormat, match="no reader for format 'pcap'"):
+        open_reader(SourceFile(str(tmp_path), "pcap", "", "xxh3:0", 0, 0, 0))
 
 
 def test_each_format_opens_with_its_own_reader(tmp_path):
