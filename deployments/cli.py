@@ -26,6 +26,9 @@ Profile = Annotated[str, typer.Option(help="laptop, server or ci; empty for the 
 ApiUrl = Annotated[str, typer.Option(help="URL of a Prefect server; empty: the configured one, else a private one for this run.")]
 Workers = Annotated[int, typer.Option(help="Partitions worked on at once; 0: from the machine.")]
 Memory = Annotated[str, typer.Option(help="Memory budget such as 1GB or 50%; empty: from the machine.")]
+Publisher = Annotated[int | None, typer.Option(help="Publisher id, where several have the symbol.", show_default=False)]
+Dataset = Annotated[str | None, typer.Option(help="Dataset, where several have the symbol.", show_default=False)]
+Instrument = Annotated[int | None, typer.Option(help="Instrument id, where several share the symbol.", show_default=False)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
@@ -63,7 +66,9 @@ def _settings(profile: str, workers: int, memory: str, lake: Path | None, quiet:
 
 @run_app.command("mbo")
 def run_mbo(
-    sources: Annotated[list[str], typer.Argument(help="Files, folders or globs: DBN, Databento CSV or Parquet, seven-column files, LOBSTER pairs.")],
+    sources: Annotated[
+        list[str], typer.Argument(help="Files, folders or globs: DBN, Databento CSV or Parquet, seven-column files, LOBSTER pairs, Nasdaq ITCH.")
+    ],
     lake: Lake = None,
     symbols: Annotated[str, typer.Option(help="Symbols wanted, separated by commas.")] = "",
     publishers: Annotated[str, typer.Option(help="Publisher ids wanted, separated by commas.")] = "",
@@ -79,6 +84,8 @@ def run_mbo(
     starts_empty: Annotated[
         bool, typer.Option("--starts-empty", help="Assert an empty book where a source starts without a clear or snapshot.")
     ] = False,
+    sequence: Annotated[str, typer.Option(help="contiguous: sources have every message, a missing sequence number is a gap; or sparse.")] = "sparse",
+    stale_after: Annotated[str, typer.Option(help="Age from which on a grid row is stale, such as 30s; off for never.")] = "5m",
     heatmap_axis: Annotated[str, typer.Option(help="time or event.")] = "time",
     heatmaps: Annotated[int, typer.Option(help="Draw heatmaps of this many partitions, the largest.")] = 20,
     dataset: Annotated[str, typer.Option(help="Dataset to file all sources under, whatever they say themselves.")] = "",
@@ -95,7 +102,7 @@ def run_mbo(
     options = {
         "symbols": _split(symbols), "publishers": _numbers(publishers, "publishers"), "start": start, "end": end, "hours": hours, "zone": zone,
         "depth": depth, "interval": interval, "bars": _split(bars), "clock": clock, "on_book_error": on_book_error,
-        "starts_empty": starts_empty, "heatmap_axis": heatmap_axis,
+        "starts_empty": starts_empty, "sequence": sequence, "stale_after": stale_after, "heatmap_axis": heatmap_axis,
     }  # fmt: skip
     from flows.options import recipe_of
 
@@ -177,6 +184,78 @@ def layers(lake: Lake = None) -> None:
     from deployments.query import print_layers
 
     print_layers(_lake(lake))
+
+
+@app.command()
+def book(
+    symbol: Annotated[str, typer.Argument(help="Symbol, as in the lake.")],
+    time: Annotated[str, typer.Argument(help="ISO 8601, ns since 1970, or a time of day with --date.")],
+    lake: Lake = None,
+    date: Annotated[str, typer.Option(help="Date of a time of day, in --zone.")] = "",
+    zone: Annotated[str, typer.Option(help="Time zone of a time without an offset.")] = "UTC",
+    depth: Annotated[int, typer.Option(help="Levels a side.")] = 10,
+    orders: Annotated[bool, typer.Option("--orders", help="The orders of these levels, too, in priority order.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    publisher: Publisher = None,
+    dataset: Dataset = None,
+    instrument: Instrument = None,
+) -> None:
+    """Show the book of a symbol at any instant."""
+    from deployments.book import print_book
+
+    choice = {"publisher": publisher, "dataset": dataset, "instrument": instrument}
+    print_book(_lake(lake), symbol, time, date, zone, depth, orders, json, choice)
+
+
+@app.command()
+def queue(
+    symbol: Annotated[str, typer.Argument(help="Symbol, as in the lake.")],
+    order_id: Annotated[int, typer.Argument(help="Id of the order.")],
+    date: Annotated[str, typer.Option(help="UTC date of the partition.")],
+    lake: Lake = None,
+    json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False,
+    csv: Annotated[Path | None, typer.Option("--csv", help="CSV file to write.", show_default=False)] = None,
+    publisher: Publisher = None,
+    dataset: Dataset = None,
+    instrument: Instrument = None,
+) -> None:
+    """Follow an order: its place in the queue after every event that changed it."""
+    from deployments.book import print_queue
+
+    print_queue(_lake(lake), symbol, order_id, date, json, csv, {"publisher": publisher, "dataset": dataset, "instrument": instrument})
+
+
+@app.command()
+def orders(
+    symbol: Annotated[str, typer.Argument(help="Symbol, as in the lake.")],
+    date: Annotated[str, typer.Option(help="UTC date of the partition.")],
+    out: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")],
+    lake: Lake = None,
+    publisher: Publisher = None,
+    dataset: Dataset = None,
+    instrument: Instrument = None,
+) -> None:
+    """Write a row for every order of a day: entry, size ahead, fills, cancels, end, lifetime."""
+    from deployments.book import write_orders
+
+    write_orders(_lake(lake), symbol, date, out, {"publisher": publisher, "dataset": dataset, "instrument": instrument})
+
+
+@app.command()
+def certify(
+    truths: Annotated[
+        list[str] | None, typer.Argument(help="Published books (mbp-10, mbp-1, tbbo, bbo) to hold the lake's books against besides.")
+    ] = None,
+    lake: Lake = None,
+    symbols: Annotated[str, typer.Option(help="Symbols wanted, separated by commas; empty for all.")] = "",
+    date: Annotated[str, typer.Option(help="UTC date wanted; empty for all.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="All that the certificates say, as JSON.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="A book that no truth proves counts as a failure.")] = False,
+) -> None:
+    """Hold every rebuilt book against all truth there is. Exit code 1 when one differs."""
+    from deployments.certify import print_certificates
+
+    raise typer.Exit(print_certificates(_lake(lake), truths or [], _split(symbols), date, json, strict))
 
 
 @config_app.command("show")

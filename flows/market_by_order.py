@@ -34,6 +34,8 @@ def market_by_order(
     clock: Literal["ts_recv", "ts_event"] = "ts_recv",
     on_book_error: Literal["suspect", "fail"] = "suspect",
     starts_empty: bool = False,
+    sequence: Literal["sparse", "contiguous"] = "sparse",
+    stale_after: str = "5m",
     heatmap_axis: Literal["time", "event"] = "time",
     heatmaps: int = 20,
     dataset: str = "",
@@ -45,7 +47,8 @@ def market_by_order(
     """Turn order-by-order sources into a verified lake. Done work is found done; a run that died is started again with the same parameters.
 
     Args:
-        sources: files, folders or globs (DBN, Databento CSV and Parquet, seven-column files, LOBSTER pairs).
+        sources: files, folders or globs (DBN, Databento CSV and Parquet, seven-column files, LOBSTER pairs, Nasdaq ITCH 5.0); books that a vendor
+            published beside them (mbp-10, mbp-1, tbbo, bbo) are taken as truth.
         lake: folder of the lake.
         symbols: symbols wanted; empty for all.
         publishers: publisher ids wanted; empty for all.
@@ -59,6 +62,8 @@ def market_by_order(
         clock: the time that the grid and the bars run on.
         on_book_error: mark what follows a bad event as suspect, or fail the partition.
         starts_empty: assert that the book is empty where a source starts without a clear or snapshot.
+        sequence: contiguous where the sources have every message of their feed, so that a missing sequence number is a gap.
+        stale_after: age of the book from which on a grid row is stale, such as 30s or 5m; off for never.
         heatmap_axis: columns of equal time or of equally many events.
         heatmaps: for how many partitions (the largest) heatmaps are drawn.
         dataset: dataset to file all sources under, whatever they say themselves; empty: what they say.
@@ -69,7 +74,7 @@ def market_by_order(
     """
     recipe = recipe_of(
         symbols=symbols, publishers=publishers, start=start, end=end, hours=hours, zone=zone, depth=depth, interval=interval, bars=bars,
-        clock=clock, on_book_error=on_book_error, starts_empty=starts_empty, heatmap_axis=heatmap_axis,
+        clock=clock, on_book_error=on_book_error, starts_empty=starts_empty, sequence=sequence, stale_after=stale_after, heatmap_axis=heatmap_axis,
     )  # fmt: skip
     with MboRun(lake, recipe, load(profile or None, settings)) as run:
         files = run.scan(sources, dataset, symbol)
@@ -77,6 +82,7 @@ def market_by_order(
         events = run.gate_events(events)
         books = run.reconstruct(events)
         books = run.gate_books(books)
+        books = run.certify(books)
         books = run.aggregate(books)
         books = run.gate_aggregates(books)
         run.draw(books, heatmaps)

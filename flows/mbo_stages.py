@@ -15,7 +15,8 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from config.settings import Settings
 from flows.policies import equip
-from flows.run import Run, RunFailed
+from flows.proof_stages import ProofStages
+from flows.run import RunFailed
 from tasks.aggregation.aggregate import aggregate_layers, is_aggregated
 from tasks.aggregation.task import aggregate_partitions
 from tasks.errors import BookmillError
@@ -23,7 +24,7 @@ from tasks.filtering.predicate import output_windows
 from tasks.partitions import MboRecipe, Partition, SourceFile
 from tasks.publishing import ledger
 from tasks.publishing.draw import are_drawn, picture_markdown
-from tasks.publishing.report import RunFacts, markdown_summary, partition_fields, table_rows
+from tasks.publishing.report import RunFacts, certificate_rows, markdown_summary, partition_fields, table_rows
 from tasks.publishing.task import draw_heatmaps, publish_report, write_ledgers
 from tasks.reconstruction.heatmap import LAYER, heatmap_stamp
 from tasks.reconstruction.layer_writer import layer_names
@@ -47,7 +48,7 @@ SHOWN_FACTS = ("rows_in", "crossed", "locked", "anomalies", "statuses", "event_e
 CARRY_DAYS = 5
 
 
-class MboRun(Run):
+class MboRun(ProofStages):
     """A run of the market-by-order flow; each method is one stage and returns what the next one works on."""
 
     def __init__(self, lake: str, recipe: MboRecipe, settings: Settings) -> None:
@@ -56,6 +57,8 @@ class MboRun(Run):
         self.rejected: list[dict[str, Any]] = []
         self.decoded: list[Decoded] = []
         self.books: dict[Partition, BookJob] = {}
+        self.published: list[SourceFile] = []
+        self.certificates: list[dict[str, Any]] = []
 
     def scan(self, sources: Sequence[str], dataset: str, symbol: str) -> list[SourceFile]:
         """Find and identify the sources. Raises RunFailed (exit code 2) when there is nothing to work on."""
@@ -65,6 +68,7 @@ class MboRun(Run):
             self.log.error("%s", entry["error"])
         if not inventory.files:
             raise RunFailed("Nothing could run: " + " ".join(r["error"] for r in self.rejected), self.facts(sources).to_json(), 2)
+        self.published = list(inventory.published)
         for file in inventory.files:
             self.progress.expect(file.name, file.rows, file.size)
         return list(inventory.files)
@@ -152,6 +156,16 @@ class MboRun(Run):
         self._gate("trades", [j.partition.path("trades") for j in jobs], base)
         return self._alive(jobs)
 
+    def certify(self, jobs: list[BookJob]) -> list[BookJob]:
+        """A certificate for every partition, and the consolidated touch of symbols with several publishers."""
+        rows = {job.partition: job.rows for job in jobs}
+        self.prove([j.partition for j in jobs], rows)
+        alive = self._alive(jobs)
+        paths = self.consolidated([j.partition for j in alive], rows)
+        if paths:
+            self._gate("consolidated", paths, {"clock": self.recipe.clock})
+        return self._alive(alive)
+
     def aggregate(self, jobs: list[BookJob]) -> list[BookJob]:
         """Bars, features and heatmap grids."""
         batches = self.batches([j.partition for j in jobs], lambda p: self.books[p].rows)
@@ -210,6 +224,8 @@ class MboRun(Run):
         create_table_artifact(key="bookmill-partitions", table=table_rows(facts), description="Partitions of the run")
         for number, entry in enumerate(self._drawn(facts)[:PICTURES]):
             create_markdown_artifact(key=f"bookmill-heatmap-{number + 1}", markdown=picture_markdown(*entry), description="Heatmap")
+        if facts.certificates:
+            create_table_artifact(key="bookmill-certificates", table=certificate_rows(facts), description="Books against their truth")
         create_link_artifact(key="bookmill-report", link=Path(path).as_uri(), link_text="HTML report", description="Report of the run")
         summary = {**facts.to_json(), "report": path, "lake": str(self.lake), "peak_rss_bytes": max((b for _, b in self.memory), default=0)}
         if self.failed or self.rejected:
@@ -242,7 +258,7 @@ class MboRun(Run):
         return RunFacts(
             run_id=self.run_id, command="bookmill run mbo " + " ".join(sources), started=self.started, finished=self.finished(), code=self.code,
             recipe=asdict(self.recipe), hardware=self.hardware, stages=self.stages, partitions=partitions, gates=self.gates,
-            ledger=getattr(self, "ledger", []), memory=self.memory, rejected=[*self.rejected, *broken],
+            ledger=getattr(self, "ledger", []), memory=self.memory, rejected=[*self.rejected, *broken], certificates=self.certificates,
         )  # fmt: skip
 
     def _outputs(self, partition: Partition) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from tasks.specs import parse_bar, parse_interval
 
 def recipe_of(
     *, symbols: Sequence[str], publishers: Sequence[int], start: str, end: str, hours: str, zone: str, depth: int, interval: str,
-    bars: Sequence[str], clock: str, on_book_error: str, starts_empty: bool, heatmap_axis: str,
+    bars: Sequence[str], clock: str, on_book_error: str, starts_empty: bool, sequence: str, stale_after: str, heatmap_axis: str,
 ) -> MboRecipe:  # fmt: skip
     """The recipe for the options of the market-by-order flow. Raises UsageError naming the option and what it may be."""
     wanted = EventFilter(
@@ -30,7 +30,8 @@ def recipe_of(
         parse_bar(name)
     return MboRecipe(
         filter=wanted, depth=depth, interval_ns=parse_interval(interval), bars=tuple(bars), clock=clock, on_book_error=on_book_error,
-        starts_empty=starts_empty, heatmap_axis=heatmap_axis,
+        starts_empty=starts_empty, sequence=sequence, stale_after_ns=None if stale_after in ("off", "") else parse_interval(stale_after),
+        heatmap_axis=heatmap_axis,
     )  # fmt: skip
 
 

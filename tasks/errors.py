@@ -9,6 +9,7 @@ BookmillError
 |   |-- EmptySource         there is nothing in it
 |   `-- SourceChanged       it changed between the scan and the end of the read
 |-- BookError             an event that the book cannot apply (only with on_book_error="fail")
+|-- BookBroken            a rebuilt book contradicts itself: a fault of the program, nothing is published
 |-- GateBlocked           an expectation with consequence "block" failed
 |-- StorageError          the lake cannot be written or read (full, read-only, permission)
 `-- LakeConflict          two sources cover the same span of the same partition
@@ -74,6 +75,10 @@ class SourceChanged(SourceError):
 
 class BookError(BookmillError):
     """An event that the book cannot apply, with the event's place and the remedy in the message."""
+
+
+class BookBroken(BookmillError):
+    """A level of a rebuilt book is not the sum of its orders; the message names the event after which it was found."""
 
 
 class GateBlocked(BookmillError):

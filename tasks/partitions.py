@@ -19,6 +19,7 @@ from tasks.schemas import CODE_VERSION
 CLOCKS = ("ts_event", "ts_recv")
 ON_BOOK_ERROR = ("suspect", "fail")
 HEATMAP_AXES = ("time", "event")
+SEQUENCES = ("sparse", "contiguous")
 
 
 def digest(value: Any) -> str:
@@ -111,7 +112,9 @@ class MboRecipe:
 
     depth: levels of mbp; interval_ns: grid of mbp and features; bars: names such as "1s", "1m", "tick:1000", "volume:5000",
     "dollar:1000000"; clock: the time that grid and bars run on; on_book_error: "suspect" marks, "fail" raises;
-    starts_empty: the caller asserts that the book is empty at the start of each source (valid without a clear or snapshot).
+    starts_empty: the caller asserts that the book is empty at the start of each source (valid without a clear or snapshot);
+    stale_after_ns: age from which on a grid row is stale, None for never; sequence: "sparse" where numbers may be missing (a source of some
+    symbols of a feed), "contiguous" where a missing one is a gap.
     """
 
     filter: EventFilter = field(default_factory=EventFilter)
@@ -121,18 +124,22 @@ class MboRecipe:
     clock: str = "ts_recv"
     on_book_error: str = "suspect"
     starts_empty: bool = False
+    stale_after_ns: int | None = 300_000_000_000
+    sequence: str = "sparse"
     heatmap_axis: str = "time"
     heatmap_width: int = 1600
     heatmap_height: int = 1000
 
     def __post_init__(self) -> None:
-        for name, allowed in (("clock", CLOCKS), ("on_book_error", ON_BOOK_ERROR), ("heatmap_axis", HEATMAP_AXES)):
+        for name, allowed in (("clock", CLOCKS), ("on_book_error", ON_BOOK_ERROR), ("heatmap_axis", HEATMAP_AXES), ("sequence", SEQUENCES)):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
         if not 1 <= self.depth <= 100:
             raise UsageError(f"depth is {self.depth}; allowed: 1 to 100 levels")
         if self.interval_ns <= 0:
             raise UsageError(f"interval is {self.interval_ns} ns; it must be positive, e.g. 1s or 100ms")
+        if self.stale_after_ns is not None and self.stale_after_ns <= 0:
+            raise UsageError(f"stale_after is {self.stale_after_ns} ns; it must be positive, e.g. 5m, or off")
 
     def digest_of(self, *names: str) -> str:
         """Digest over the named options only, so that a stage is redone only for what it depends on."""

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 # Raised whenever the bytes of any output change for the same input and recipe; it is part of every output's stamp.
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 UNDEF_PRICE = np.iinfo(np.int64).max  # price not set: 2^63-1, as in DBN
 PRICE_SCALE = 1_000_000_000  # price units in one currency unit
@@ -29,9 +29,11 @@ F_MAYBE_BAD_BOOK = 4  # unrecoverable gap on the channel
 ACTIONS = ("A", "C", "F", "M", "N", "R", "T")  # add, cancel, fill, modify, none, clear, trade
 SIDES = ("A", "B", "N")  # ask, bid, none
 
-# Status of a book row; the smallest code that applies is "valid".
+# Status of a book row. It ends at the next clear or whole snapshot, `halted` when trading resumes, `stale` with the next complete event.
 STATUSES = ("valid", "suspect", "stale", "no_book", "halted")
 VALID, SUSPECT, STALE, NO_BOOK, HALTED = range(5)
+# From best to worst, where several rows give one status: a halt is the market's doing, a suspect book may be wrong.
+SEVERITY = ("valid", "stale", "halted", "suspect", "no_book")
 
 # Why a row is not valid. The order is the code.
 REASONS = (
@@ -45,6 +47,8 @@ REASONS = (
     "quarantined",  # a bad row of this partition was set aside here
     "halt",  # trading halted
     "truth_mismatch",  # the rebuilt book differs from the independent truth beside it
+    "gap",  # sequence numbers are missing in a source said to have all of them
+    "silence",  # no complete event for longer than stale_after
 )
 
 _TS = pa.timestamp("ns", tz="UTC")
@@ -107,6 +111,7 @@ _BOOK_HEAD = [
     ("sequence", pa.uint32()),
     ("status", _CHAR),  # one of STATUSES
     ("reason", _CHAR),  # one of REASONS
+    ("status_since", _TS),  # clock time from which on status and reason have been so; null before the first record
 ]
 
 
@@ -148,8 +153,9 @@ TRADES = pa.schema(
         ("ask_px_00", pa.int64()),
         ("bid_sz_00", pa.int64()),
         ("ask_sz_00", pa.int64()),
-        ("status", _CHAR),
+        ("status", _CHAR),  # of the book before the trade's event
         ("reason", _CHAR),
+        ("status_since", _TS),
     ]
 )
 SIDE_METHODS = ("none", "feed", "quote", "tick")
@@ -172,6 +178,8 @@ BARS = pa.schema(
         ("sell_volume", pa.int64()),
         ("valid_share", pa.float64()),  # share of the bar's trades printed while the book was valid, 0..1
         ("status", _CHAR),  # worst status of its trades
+        ("reason", _CHAR),  # of the first trade with that status
+        ("status_since", _TS),  # of that trade
     ]
 )
 
@@ -185,6 +193,7 @@ FEATURES = pa.schema(
         ("symbol", _TEXT),
         ("status", _CHAR),
         ("reason", _CHAR),
+        ("status_since", _TS),
         ("spread", pa.int64()),  # 1e-9; UNDEF_PRICE when a side is empty
         ("mid", pa.float64()),  # price units of 1.0; null when a side is empty
         ("microprice", pa.float64()),  # price units of 1.0: touch weighted by the opposite size
@@ -199,6 +208,86 @@ FEATURES = pa.schema(
         ("last_side_method", _CHAR),
     ]
 )
+
+
+def published_schema(depth: int) -> pa.Schema:
+    """Schema of the layer "published": books of a source that its vendor rebuilt from the same feed (mbp-N, bbo), as they stood."""
+    head = [("ts_event", _TS), ("ts_recv", _TS), ("sequence", pa.uint32()), ("action", _CHAR), ("flags", pa.uint8())]
+    return pa.schema(head + level_fields(depth))
+
+
+# One row per resting order and checkpoint, a row group a checkpoint; where each one stands in the events is in the footer's facts.
+CHECKPOINTS = pa.schema(
+    [
+        ("checkpoint", pa.int32()),  # position in the footer's list
+        ("side", _CHAR),
+        ("price", pa.int64()),  # 1e-9
+        ("order_id", pa.uint64()),
+        ("size", pa.int64()),
+    ]
+)
+
+# Best bid and offer over all publishers of a symbol, a row at each change.
+CBBO = pa.schema(
+    [
+        ("ts_event", _TS),  # venue time of the change
+        ("ts_recv", _TS),
+        ("symbol", _TEXT),
+        ("bid_px", pa.int64()),  # 1e-9, UNDEF_PRICE when no publisher has a bid
+        ("ask_px", pa.int64()),
+        ("bid_sz", pa.int64()),  # summed over the publishers at that price
+        ("ask_sz", pa.int64()),
+        ("bid_ct", pa.uint32()),
+        ("ask_ct", pa.uint32()),
+        ("bid_venues", pa.list_(pa.uint16())),  # publisher ids at that price, ascending
+        ("ask_venues", pa.list_(pa.uint16())),
+        ("venues", pa.uint16()),  # publishers that count: those with a book that is not halted
+        ("status", _CHAR),  # worst of all publishers seen on that day
+        ("reason", _CHAR),
+        ("status_since", _TS),
+    ]
+)
+
+# One row per partition and truth that its source holds; one row of truth "none" where it holds none.
+# snapshot: in mid-day, against the book that stood before it; opening: the snapshot that begins the day, against the closing book of the day
+# before; published: a book that the vendor rebuilt from the same feed; fills: orders said to be filled, against the orders that rest;
+# integrity: bid below ask after each event. The last one is no independent truth and does not count for a verdict.
+TRUTHS = ("none", "snapshot", "opening", "published", "fills", "integrity")
+VERDICTS = ("no_truth", "matched", "diverged")
+_INTERVAL = pa.list_(pa.struct([("start", _TS), ("end", _TS)]))
+CERTIFICATE = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("date", pa.string()),
+        ("symbol", pa.string()),
+        ("publisher_id", pa.uint16()),
+        ("instrument_id", pa.uint32()),
+        ("truth", pa.string()),  # one of TRUTHS
+        ("source", pa.string()),  # the file the truth stands in, and of what kind it is
+        ("verdict", pa.string()),  # one of VERDICTS
+        ("states_compared", pa.int64()),
+        ("states_matched", pa.int64()),
+        ("levels_compared", pa.int64()),
+        ("levels_matched", pa.int64()),
+        ("first_compared", _TS),  # clock times of the first and last state compared
+        ("last_compared", _TS),
+        ("last_good", _TS),  # of the last state that matched before the first divergence
+        ("diverged_at", _TS),  # first divergence: its time, and what was found where; all null when there is none
+        ("sequence", pa.uint32()),
+        ("side", pa.string()),
+        ("level", pa.int32()),  # 0 at the touch
+        ("expected_px", pa.int64()),
+        ("expected_sz", pa.int64()),
+        ("expected_ct", pa.int64()),
+        ("found_px", pa.int64()),
+        ("found_sz", pa.int64()),
+        ("found_ct", pa.int64()),
+        ("wrong", _INTERVAL),  # spans in which the book was not what the truth says: (last good, next good]; the first WRONG_SPANS of them
+        ("wrong_spans", pa.int64()),  # how many there are
+        ("detail", pa.string()),
+    ]
+)
+WRONG_SPANS = 1_000
 
 QUARANTINE = pa.schema(
     [

@@ -135,6 +135,12 @@ class ParquetSink:
             rest = joined.slice(self._row_group_rows)
             self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
 
+    def end_group(self) -> None:
+        """Write what waits as a row group of its own."""
+        if self._pending:
+            self._flush(pa.concat_tables(self._pending))
+            self._pending, self._pending_rows = [], 0
+
     def _flush(self, group: pa.Table) -> None:
         try:
             # Chunk borders follow the caller's batches and show in the pages; one chunk per group keeps the bytes independent of them.
@@ -144,9 +150,7 @@ class ParquetSink:
 
     def commit(self, stamp: Stamp, facts: dict[str, Any] | None = None) -> None:
         """Close, sync and rename. `facts` (JSON-able, deterministic) go into the footer under bookmill.facts."""
-        if self._pending:
-            self._flush(pa.concat_tables(self._pending))
-            self._pending, self._pending_rows = [], 0
+        self.end_group()
         footer = {**stamp.footer(), "bookmill.rows": str(self.rows), "bookmill.facts": json.dumps(facts or {}, sort_keys=True)}
         try:
             self._writer.add_key_value_metadata(footer)

@@ -90,8 +90,8 @@ def run_gate(
 ) -> GateReport:
     """Judge the files of one table, each by itself, and report all of them together.
 
-    suite: events, books, trades, bars or features; context: see `Context` (depth, grid, clock, ...), the same for all paths; threads and
-    memory_bytes bound the scan. May be called from several threads: scans run side by side, verdicts one after the other.
+    suite: events, books, trades, bars, features or consolidated; context: see `Context` (depth, grid, clock, ...), the same for all
+    paths; threads and memory_bytes bound the scan. May be called from several threads: scans run side by side, verdicts one after the other.
     Raises UsageError for an unknown suite or context, never for what is in the files.
     """
     chosen = suite_of(suite, Context.of(context))

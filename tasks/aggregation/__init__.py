@@ -13,15 +13,17 @@ from tasks.lazy import lazy_names
 if TYPE_CHECKING:
     from tasks.aggregation.aggregate import aggregate as aggregate_partition
     from tasks.aggregation.bars import build_bars
+    from tasks.aggregation.consolidated import consolidate
     from tasks.aggregation.features import build_features
 
-__all__ = ["aggregate_partition", "build_bars", "build_features"]
+__all__ = ["aggregate_partition", "build_bars", "build_features", "consolidate"]
 
 # name -> module.attribute
 _HOMES = {
     "aggregate_partition": "aggregate.aggregate",
     "build_bars": "bars.build_bars",
     "build_features": "features.build_features",
+    "consolidate": "consolidated.consolidate",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -16,6 +16,7 @@ BAR = np.dtype(
         ("volume", "i8"), ("trades", "i8"), ("buys", "i8"), ("sells", "i8"),
         ("valid", "i8"),  # trades with severity 0
         ("worst", "i8"),  # greatest severity
+        ("reason", "i8"), ("since", "i8"),  # of the first trade with it
         ("notional", "i8", (3,)),  # limbs of the sum of price * size
     ]
 )  # fmt: skip
@@ -75,7 +76,11 @@ def _begin(bar, start, price):
 
 
 @njit(nogil=True, cache=True)
-def _count(bar, ts, price, size, side, severity):
+def _count(bar, ts, price, size, side, severity, reason, since):
+    if bar["trades"] == 0 or severity > bar["worst"]:
+        bar["worst"] = severity
+        bar["reason"] = reason
+        bar["since"] = since
     bar["last"] = ts
     bar["high"] = max(bar["high"], price)
     bar["low"] = min(bar["low"], price)
@@ -88,15 +93,14 @@ def _count(bar, ts, price, size, side, severity):
         bar["sells"] += size
     if severity == 0:
         bar["valid"] += 1
-    bar["worst"] = max(bar["worst"], severity)
     add_product(bar["notional"], price, size)
 
 
 @njit(nogil=True, cache=True)
-def time_runs(ts, price, size, side, severity, interval, bars):
+def time_runs(ts, price, size, side, severity, reason, since, interval, bars):
     """One bar per run of consecutive trades in the same bucket; the same bucket may come again after a late trade.
 
-    ts, price, size int64[n] (ns; 1e-9; >= 0); side, severity int8[n]; interval ns; bars BAR[>= n] written from 0.
+    ts, price, size, since int64[n] (ns; 1e-9; >= 0; ns); side, severity, reason int8[n]; interval ns; bars BAR[>= n] written from 0.
     Returns the number of runs. Twin: tests/oracles/naive_bars.py
     """
     runs = 0
@@ -107,7 +111,7 @@ def time_runs(ts, price, size, side, severity, interval, bars):
             start = ts[i] - ts[i] % interval
             _begin(bars[runs], start, price[i])
             runs += 1
-        _count(bars[runs - 1], ts[i], price[i], size[i], side[i], severity[i])
+        _count(bars[runs - 1], ts[i], price[i], size[i], side[i], severity[i], reason[i], since[i])
     return runs
 
 
@@ -132,7 +136,10 @@ def merge_equal(bars):
         bar["buys"] += row["buys"]
         bar["sells"] += row["sells"]
         bar["valid"] += row["valid"]
-        bar["worst"] = max(bar["worst"], row["worst"])
+        if row["worst"] > bar["worst"]:
+            bar["worst"] = row["worst"]
+            bar["reason"] = row["reason"]
+            bar["since"] = row["since"]
         mine, other = bar["notional"], row["notional"]
         low = mine[2] + other[2]
         middle = mine[1] + other[1] + (low >> _BITS)
@@ -143,10 +150,10 @@ def merge_equal(bars):
 
 
 @njit(nogil=True, cache=True)
-def activity_bars(kind, limit, spent, ts, price, size, side, severity, bars):
+def activity_bars(kind, limit, spent, ts, price, size, side, severity, reason, since, bars):
     """Tick, volume and dollar bars: a bar closes with the trade at which what was spent reaches the limit; no trade is split.
 
-    kind TICK, VOLUME or DOLLAR; limit int64[3] limbs; spent int64[3] limbs, carried between calls; ts ... severity as in `time_runs`;
+    kind TICK, VOLUME or DOLLAR; limit int64[3] limbs; spent int64[3] limbs, carried between calls; ts ... since as in `time_runs`;
     bars BAR[>= n + 1]: bars[0] is the open bar on entry (trades 0: none).
     Returns k: bars[:k] are closed, bars[k] is the open one (trades 0: none). Twin: tests/oracles/naive_bars.py
     """
@@ -154,7 +161,7 @@ def activity_bars(kind, limit, spent, ts, price, size, side, severity, bars):
     for i in range(len(ts)):
         if bars[k]["trades"] == 0:
             _begin(bars[k], ts[i], price[i])
-        _count(bars[k], ts[i], price[i], size[i], side[i], severity[i])
+        _count(bars[k], ts[i], price[i], size[i], side[i], severity[i], reason[i], since[i])
         if kind == TICK:
             add_product(spent, np.int64(1), np.int64(1))
         elif kind == VOLUME:

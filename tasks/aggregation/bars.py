@@ -8,7 +8,7 @@
   cumulated |price| * size reaches D currency units. No trade is split, so a bar can exceed its size. The last, unfinished bar is kept, and
   the facts say `open_bar`. ts_event and ts_close are the times of the first and last trade in file order.
 - vwap is rounded to nearest, halves up, and UNDEF_PRICE for a bar whose trades all have size 0. All sums are exact.
-- status is the worst of the bar's trades in the order of SEVERITY.
+- status is the worst of the bar's trades in the order of SEVERITY; reason and status_since are those of the first trade that had it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from tasks.aggregation.bar_kernels import BAR, DOLLAR, TICK, VOLUME, activity_ba
 from tasks.aggregation.layer_reading import INT64_MAX, INT64_MIN, ClockFloors, Columns, coded_column, column_batches
 from tasks.errors import UsageError
 from tasks.partitions import CLOCKS, Partition, Stamp
-from tasks.schemas import BARS, PRICE_SCALE, SIDES, UNDEF_PRICE
+from tasks.schemas import BARS, PRICE_SCALE, REASONS, SEVERITY, SIDES, UNDEF_PRICE
 from tasks.specs import BarSpec
 from tasks.storage import ParquetSink
 
-SEVERITY = ("valid", "stale", "suspect", "no_book", "halted")  # from best to worst
 _KINDS = {"tick": TICK, "volume": VOLUME, "dollar": DOLLAR}
 _LIMB = 1 << 31
 
@@ -81,7 +80,9 @@ class _Trades:
             raise UsageError(f"windows are {list(windows or ())}; each must start before its end, and they must be ascending and disjoint")
 
     def __iter__(self) -> Iterator[Columns]:
-        wanted = {self.clock: None, "price": None, "size": None, "side": SIDES, "status": SEVERITY}
+        wanted = {
+            self.clock: None, "price": None, "size": None, "side": SIDES, "status": SEVERITY, "reason": REASONS, "status_since": None
+        }  # fmt: skip
         for batch in column_batches(self.paths, wanted, self.batch_rows):
             batch["ts"] = batch.pop(self.clock)
             self.rows_in += len(batch["ts"])
@@ -103,7 +104,8 @@ def _time_bars(trades: _Trades, interval: int) -> Iterator[tuple[np.ndarray, boo
     held = np.empty(0, BAR)
     for batch in trades:
         runs = np.empty(len(batch["ts"]), BAR)
-        runs = runs[: time_runs(batch["ts"], batch["price"], batch["size"], batch["side"], batch["status"], interval, runs)]
+        ts, price, size, side, status, reason, since = _of_trades(batch)
+        runs = runs[: time_runs(ts, price, size, side, status, reason, since, interval, runs)]
         held = np.concatenate([held, runs])
         if np.any(np.diff(held["start"]) <= 0):
             held = held[np.argsort(held["start"], kind="stable")]
@@ -115,6 +117,11 @@ def _time_bars(trades: _Trades, interval: int) -> Iterator[tuple[np.ndarray, boo
     yield held, False
 
 
+def _of_trades(batch: Columns) -> tuple[np.ndarray, ...]:
+    """The columns of trades in the order in which the kernels take them."""
+    return tuple(batch[name] for name in ("ts", "price", "size", "side", "status", "reason", "status_since"))
+
+
 def _activity_bars(trades: _Trades, spec: BarSpec) -> Iterator[tuple[np.ndarray, bool]]:
     """Closed bars in file order, then the open one."""
     limit = spec.size * (PRICE_SCALE if spec.kind == "dollar" else 1)
@@ -124,9 +131,8 @@ def _activity_bars(trades: _Trades, spec: BarSpec) -> Iterator[tuple[np.ndarray,
     for batch in trades:
         room = np.empty(len(batch["ts"]) + 1, BAR)
         room[0] = bars[0]
-        closed = activity_bars(
-            _KINDS[spec.kind], limbs, spent, batch["ts"], batch["price"], batch["size"], batch["side"], batch["status"], room
-        )  # fmt: skip
+        ts, price, size, side, status, reason, since = _of_trades(batch)
+        closed = activity_bars(_KINDS[spec.kind], limbs, spent, ts, price, size, side, status, reason, since, room)
         bars[0] = room[closed]
         yield room[:closed], False
     if bars[0]["trades"]:
@@ -148,6 +154,8 @@ def _table(bars: np.ndarray, spec: BarSpec, partition: Partition) -> pa.Table:
         "sell_volume": bars["sells"],
         "valid_share": bars["valid"] / bars["trades"],
         "status": coded_column(bars["worst"].astype(np.int8), SEVERITY),
+        "reason": coded_column(bars["reason"].astype(np.int8), REASONS),
+        "status_since": bars["since"],
     }
     return pa.Table.from_arrays([_typed(columns[f.name], f.type) for f in BARS], schema=BARS)
 

@@ -34,7 +34,7 @@ from tasks.partitions import CLOCKS, Stamp
 from tasks.schemas import FEATURES, NO_BOOK, PRICE_SCALE, REASONS, SIDE_METHODS, SIDES, STATUSES, UNDEF_PRICE
 from tasks.storage import ParquetSink
 
-_HEAD = ("ts_event", "as_of", "age_ns", "publisher_id", "instrument_id", "symbol", "status", "reason")
+_HEAD = ("ts_event", "as_of", "age_ns", "publisher_id", "instrument_id", "symbol", "status", "reason", "status_since")
 _UNKNOWN_SIDE = SIDES.index("N")
 
 
@@ -198,6 +198,7 @@ def _head(path: Path, batch: pa.RecordBatch) -> dict[str, pa.Array]:
     columns["symbol"] = coded_column(codes(path, batch, "symbol", symbols), symbols, pa.int32())
     columns["status"] = coded_column(codes(path, batch, "status", STATUSES), STATUSES)
     columns["reason"] = coded_column(codes(path, batch, "reason", REASONS), REASONS)
+    columns["status_since"] = batch.column("status_since")
     return columns
 
 

@@ -23,7 +23,8 @@ Columns = dict[str, np.ndarray]
 def record_batches(path: Path, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
     """Batches of at most `batch_rows` rows in file order; raises SchemaMismatch or StorageError, naming the file."""
     try:
-        with pq.ParquetFile(path) as file:
+        # pre_buffer, the default, keeps the whole compressed file in memory until it is closed (measured).
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             if missing := [n for n in names if n not in file.schema_arrow.names]:
                 raise SchemaMismatch(path, f"columns {', '.join(missing)} are missing", remedy="Delete the file and start again: it is rebuilt.")
             # One thread: a partition's task holds one CPU slot, and partitions run beside each other.

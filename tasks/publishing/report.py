@@ -25,7 +25,7 @@ class RunFacts:
     partitions: {partition: fields of Partition, status, error, outputs: {layer: {path relative to the lake, rows}}, counts: {crossed, locked,
     anomalies: {name: n}, statuses: {name: n}}}; gates: {suite, partition, status, rows, results: [{name, consequence, success, unexpected,
     why, look}]}; ledger: rows of schema LEDGER; memory: (seconds since the start, resident bytes); rejected: {path, error} of sources that
-    could not be read. Anything may be empty.
+    could not be read; certificates: rows of schema CERTIFICATE, times as ISO text. Anything may be empty.
     """
 
     run_id: str
@@ -42,6 +42,7 @@ class RunFacts:
     ledger: list[dict[str, Any]] = field(default_factory=list)
     memory: list[tuple[float, int]] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
+    certificates: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -135,6 +136,7 @@ def write_report(facts: RunFacts, lake: Path, path: Path) -> None:
             ("Errors", report_sections.errors(entries, facts.rejected)),
             ("Partitions", report_sections.partitions(entries, lake, path, anchors)),
             ("Books and bars", _SHADING + "\n".join(details) if detailed else "\n".join(details)),
+            ("Certificates", report_sections.certificates(facts.certificates)),
             ("Data quality", report_sections.gates(facts.gates)),
             ("Ledger", report_sections.ledger(facts.ledger)),
             ("Quarantine", report_sections.quarantine(connection, lake, [report_sections.partition_of(e) for e in entries])),
@@ -206,10 +208,31 @@ def _numbers(facts: RunFacts) -> list[tuple[str, str]]:
         ("ledger", f"{facts.broken:,} broken" if facts.broken else "adds up" if facts.ledger else ""),
         ("quarantined rows", f"{sum(int(row['rows_quarantined']) for row in facts.ledger):,}" if facts.ledger else ""),
         ("expectations missed", f"{len(missed):,}" if facts.gates else ""),
+        ("books certified", _certified(facts)),
         ("seconds of work", f"{seconds:,.1f}" if seconds else ""),
         ("largest memory", report_sections.size(int(max(m for _, m in facts.memory))) if facts.memory else ""),
     ]
     return [(name, value) for name, value in numbers if value]
+
+
+def _certified(facts: RunFacts) -> str:
+    """How many partitions have a truth that matches, and what of the others; empty when none was looked for."""
+    verdicts: dict[Partition, str] = {}
+    for row in facts.certificates:
+        partition = report_sections.partition_of({"partition": row})
+        if row["truth"] != "integrity" and verdicts.get(partition) != "diverged":
+            verdicts[partition] = row["verdict"]
+    said = list(verdicts.values())
+    parts = [f"{said.count('matched'):,} of {len(said):,}"] if said else []
+    parts += [f"{n:,} {text}" for verdict, text in (("diverged", "differ"), ("no_truth", "without a truth")) if (n := said.count(verdict))]
+    return ", ".join(parts)
+
+
+def certificate_rows(facts: RunFacts) -> list[dict[str, Any]]:
+    """One flat row per partition and truth, for a Prefect table artifact."""
+    names = ("symbol", "date", "publisher_id", "truth", "verdict", "states_compared", "states_matched", "levels_compared", "levels_matched",
+             "last_good", "diverged_at", "source")  # fmt: skip
+    return [{name: row[name] for name in names} for row in facts.certificates]
 
 
 def _head(facts: RunFacts, names: list[str]) -> str:

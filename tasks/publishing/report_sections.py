@@ -14,6 +14,7 @@ import duckdb
 
 from tasks.partitions import Partition
 from tasks.publishing.report_template import cell, definitions, table
+from tasks.schemas import PRICE_SCALE
 
 FAILED = ("failed", "blocked", "crashed", "error")
 MOST_ROWS = 200  # of any table; the rest is counted
@@ -160,6 +161,45 @@ def throughput(stages: Sequence[Mapping[str, Any]]) -> str:
     ]
     headers = ["stage", "#runs", "#seconds", "#rows", "#rows a second", "#bytes"]
     return table(headers, rows, "No stage was timed: everything was done already.")
+
+
+def certificates(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Every book against every truth there was, those that differ first, with the first difference in full."""
+    order = {"diverged": 0, "no_truth": 1, "matched": 2}
+    ranked = sorted(rows, key=lambda r: (order.get(str(r["verdict"]), 0), r["truth"] == "integrity"))
+    lines = []
+    for row in ranked[:MOST_ROWS]:
+        partition = partition_of({"partition": row})
+        tone = {"matched": "good", "diverged": "bad"}.get(str(row["verdict"]), "warn")
+        lines.append([
+            cell(partition.symbol), f"<time>{cell(partition.date)}</time>", cell(partition.publisher_id), cell(row["truth"]), cell(row["source"]),
+            cell(str(row["verdict"]).replace("_", " "), tone if row["truth"] != "integrity" or tone == "good" else "warn"),
+            cell(row["states_matched"]), cell(row["states_compared"]), cell(row["levels_matched"]), cell(row["levels_compared"]),
+            cell(row["last_good"]), cell(difference_text(row)), cell(row["wrong_spans"]),
+        ])  # fmt: skip
+    headers = ["symbol", "date", "#publisher", "truth", "source", "verdict", "#states equal", "#of", "#levels equal", "#of", "last good",
+               "first difference", "#wrong spans"]  # fmt: skip
+    note = '<p class="muted">Integrity (bid below ask after each event) is no independent truth: a crossed book can be real.</p>'
+    return table(headers, lines, "No book was held against a truth.") + _rest(len(rows)) + note
+
+
+def difference_text(row: Mapping[str, Any]) -> str:
+    """The first difference in a sentence; empty when there is none."""
+    if row["diverged_at"] is None:
+        return ""
+    if row["truth"] == "integrity":
+        return f"{row['diverged_at']}, sequence {row['sequence']}: bid {_price(row['expected_px'])}, ask {_price(row['found_px'])}"
+    side = "bid" if row["side"] == "B" else "ask"
+    expected, found = (f"{row[f'{name}_sz']:,} at {_price(row[f'{name}_px'])}" for name in ("expected", "found"))
+    return f"{row['diverged_at']}, sequence {row['sequence']}: {side} level {row['level'] + 1} is {found}, the truth says {expected}"
+
+
+def _price(value: int | None) -> str:
+    """1e-9 units as a decimal; an empty level as a dash."""
+    if value is None:
+        return "-"
+    text = f"{value // PRICE_SCALE if value >= 0 else -(-value // PRICE_SCALE)}.{abs(value) % PRICE_SCALE:09}".rstrip("0").rstrip(".")
+    return f"-{text}" if value < 0 and not text.startswith("-") else text
 
 
 def quarantine(connection: duckdb.DuckDBPyConnection, lake: Path, wanted: Sequence[Partition]) -> str:

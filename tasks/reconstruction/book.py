@@ -11,12 +11,16 @@ from tasks.reconstruction.book_kernels import (
     DIRTY,
     FLOOR,
     FREE,
+    LAST_SEQUENCE,
     LEVEL,
     LIVE,
     ORDER,
     REASON,
     STATE_SIZE,
     STATUS,
+    TOP_LEVEL,
+    TOUCHED,
+    TOUCHED_ROOM,
     USED,
     Book,
     add_orders,
@@ -41,6 +45,8 @@ class OrderBook:
         state[DIRTY : DIRTY + 2] = 1
         state[FLOOR : FLOOR + 2] = -1
         state[ANOMALY] = -1
+        state[LAST_SEQUENCE] = -1
+        state[TOP_LEVEL : TOP_LEVEL + 2] = -1
         state[STATUS], state[REASON] = (VALID, 0) if starts_empty else (NO_BOOK, REASONS.index("no_snapshot"))
         self._ranks = np.zeros((64, 2), np.int64)
         self.arrays = Book(
@@ -50,6 +56,7 @@ class OrderBook:
             prices=np.zeros(0, np.int64),
             state=state,
             counters=np.zeros(len(COUNTERS), np.int64),
+            touched=np.zeros(TOUCHED_ROOM, np.int32),
         )
 
     def ranks(self, price: np.ndarray, out: np.ndarray) -> None:
@@ -70,6 +77,8 @@ class OrderBook:
             levels[side * new_width + moves[side]] = old.levels[side * width : (side + 1) * width]
             best = old.state[BEST + side]
             old.state[BEST + side] = moves[side][best] if best >= 0 else -1
+            top = old.state[TOP_LEVEL + side]
+            old.state[TOP_LEVEL + side] = moves[side][top] if top >= 0 else -1
         used = int(old.state[USED])
         if used and width:
             pool = old.orders[:used]
@@ -78,6 +87,8 @@ class OrderBook:
             pool["level"] = moves[pool["side"] & 1, index]
         old.state[DIRTY : DIRTY + 2] = 1
         old.state[FLOOR : FLOOR + 2] = -1
+        if old.state[TOUCHED]:  # in the middle of an event: its levels have new places
+            old.state[TOUCHED] = TOUCHED_ROOM + 1
         slots = 64
         while slots < 4 * new_width:
             slots *= 2
@@ -111,13 +122,17 @@ class OrderBook:
         dump_orders(self.arrays, width, out["side"], out["price"], out["order_id"], out["size"])
         return out
 
-    def levels(self, side: int) -> list[tuple[int, int, int]]:
-        """(price, size, orders) of all levels of a side (0 bid, 1 ask), best first."""
+    def level_arrays(self, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """px, sz, ct int64[k] of all levels of a side (0 bid, 1 ask), best first."""
         width = len(self.arrays.prices)
         rows = self.arrays.levels[side * width : (side + 1) * width]
-        index = np.nonzero(rows["count"])[0][::-1]
-        prices = self.arrays.prices[index if side == 0 else width - 1 - index]
-        return list(zip(prices.tolist(), rows["size"][index].tolist(), rows["count"][index].tolist(), strict=True))
+        index = np.flatnonzero(rows["count"])[::-1]
+        px = self.arrays.prices[index if side == 0 else width - 1 - index]
+        return px, rows["size"][index], rows["count"][index].astype(np.int64)
+
+    def levels(self, side: int) -> list[tuple[int, int, int]]:
+        """(price, size, orders) of all levels of a side (0 bid, 1 ask), best first."""
+        return list(zip(*(values.tolist() for values in self.level_arrays(side)), strict=True))
 
     def restore(self, *, side: np.ndarray, price: np.ndarray, order_id: np.ndarray, size: np.ndarray, status: str, reason: str) -> None:
         """Fill an empty book with the orders of `resting_orders` (best level first, in priority order) and set its status.

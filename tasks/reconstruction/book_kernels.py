@@ -17,7 +17,7 @@ from tasks.reconstruction.order_table_kernels import erase, find, insert, shift_
 from tasks.schemas import F_LAST, F_MAYBE_BAD_BOOK, F_SNAPSHOT, F_TOB, NO_BOOK, SUSPECT, UNDEF_PRICE, VALID
 
 ORDER = np.dtype([("id", "u8"), ("size", "i8"), ("level", "i4"), ("side", "i4"), ("prev", "i4"), ("next", "i4")])
-LEVEL = np.dtype([("size", "i8"), ("count", "i4"), ("head", "i4"), ("tail", "i4"), ("pad", "i4")])
+LEVEL = np.dtype([("size", "i8"), ("count", "i4"), ("head", "i4"), ("tail", "i4"), ("noted", "i4")])
 
 BID, ASK = 0, 1
 
@@ -34,35 +34,59 @@ FLOOR = 10  # 10, 11: lowest index among the cached top levels, -1 when there ar
 LEVELS = 12  # 12, 13: levels of each side
 INCOMPLETE = 15  # 1 while a snapshot has started and no LAST was seen since
 ANOMALY = 14  # last anomaly (a counter index) for the error of on_book_error="fail", -1 none
-STATE_SIZE = 16
+HALTED_STATE = 16  # 0 trading, 1 halted, 2 quoting only
+TOUCHED = 17  # levels noted in `touched` since the last audit (LEVEL noted is 1); more than there is room for mean all of them
+LAST_SEQUENCE = 18  # of the last record that is no snapshot's, -1 before the first
+TOP_LEVEL = 19  # 19, 20: index of the level that a top-of-book record made, -1 none
+TOP_SIZE = 21  # 21, 22: its size
+BROKEN = 23  # 1 when a level was seen negative, or with a size but no order
+UNAUDITED = 24  # event ends since the last audit
+STATE_SIZE = 25
+TOUCHED_ROOM = 1_024
 
 # counters int64[len(COUNTERS)]
 COUNTERS = (
     "add", "cancel", "fill", "modify", "none", "clear", "trade",
     "event_ends", "crossed", "locked",
     "unknown_cancel", "unknown_modify", "over_cancel", "duplicate_add", "side_change",
-    "snapshots", "implicit_clears", "top_of_book", "maybe_bad_book", "quarantined_before",
+    "snapshots", "implicit_clears", "top_of_book", "maybe_bad_book", "quarantined_before", "gap", "halts", "crossed_halted",
+    "fills_elsewhere", "fills_beyond", "fills_unresting",
 )  # fmt: skip
 C_ADD, C_CANCEL, C_FILL, C_MODIFY, C_NONE, C_CLEAR, C_TRADE = range(7)
 C_EVENT_ENDS, C_CROSSED, C_LOCKED = 7, 8, 9
 C_UNKNOWN_CANCEL, C_UNKNOWN_MODIFY, C_OVER_CANCEL, C_DUPLICATE_ADD, C_SIDE_CHANGE = 10, 11, 12, 13, 14
 C_SNAPSHOTS, C_IMPLICIT_CLEARS, C_TOP_OF_BOOK, C_MAYBE_BAD, C_QUARANTINED = 15, 16, 17, 18, 19
+C_GAP, C_HALTS, C_CROSSED_HALTED = 20, 21, 22
+C_FILLS_ELSEWHERE, C_FILLS_BEYOND, C_FILLS_UNRESTING = 23, 24, 25
 
 # reasons, positions in tasks.schemas.REASONS
 R_NO_SNAPSHOT, R_UNKNOWN_ID, R_OVER_CANCEL, R_DUPLICATE_ID, R_SIDE_CHANGE, R_MAYBE_BAD, R_QUARANTINED = 1, 2, 3, 4, 5, 6, 7
+R_HALT, R_GAP = 8, 10
 
-A_ADD, A_CANCEL, A_FILL, A_MODIFY, A_CLEAR, A_TRADE = (ord(c) for c in "ACFMRT")
+A_ADD, A_CANCEL, A_FILL, A_MODIFY, A_NONE, A_CLEAR, A_TRADE = (ord(c) for c in "ACFMNRT")
 S_ASK, S_BID = ord("A"), ord("B")
 
-# table uint64[slots, 2]; orders ORDER[pool]; levels LEVEL[2 * width]; prices int64[width] ascending; state, counters int64
-Book = namedtuple("Book", "table orders levels prices state counters")
+# table uint64[slots, 2]; orders ORDER[pool]; levels LEVEL[2 * width]; prices int64[width] ascending; state, counters int64;
+# touched int32[TOUCHED_ROOM] places in `levels` changed since the last audit
+Book = namedtuple("Book", "table orders levels prices state counters touched")
 
 
 @inner
-def _touched(state, side, level):
-    """Note a change at `level`: the cached top levels of the side are stale when it reaches into them."""
+def _touched(book, width, side, level):
+    """Note a change at `level` for the audit; the cached top levels of the side are stale when it reaches into them."""
+    state = book.state
     if level >= state[FLOOR + side]:
         state[DIRTY + side] = 1
+    place = side * width + level
+    row = book.levels[place]
+    if row["size"] < row["count"] or (row["count"] == 0 and row["size"] != 0):
+        state[BROKEN] = 1
+    if row["noted"] == 0:
+        row["noted"] = 1
+        n = state[TOUCHED]
+        if n < TOUCHED_ROOM:
+            book.touched[n] = np.int32(place)
+        state[TOUCHED] = n + 1
 
 
 @inner
@@ -97,7 +121,7 @@ def link(book, width, reference):
     level["size"] += order["size"]
     if index > book.state[BEST + side]:
         book.state[BEST + side] = index
-    _touched(book.state, side, index)
+    _touched(book, width, side, index)
 
 
 @inner
@@ -119,7 +143,7 @@ def unlink(book, width, reference):
         level["tail"] = before
     level["count"] -= 1
     level["size"] -= order["size"]
-    _touched(book.state, side, index)
+    _touched(book, width, side, index)
     if level["count"] == 0:
         level["size"] = 0
         book.state[LEVELS + side] -= 1
@@ -164,6 +188,7 @@ def clear(book):
     for i in range(book.levels.shape[0]):
         book.levels[i]["count"] = 0
         book.levels[i]["size"] = 0
+        book.levels[i]["noted"] = 0
     state = book.state
     state[BEST] = -1
     state[BEST + 1] = -1
@@ -172,6 +197,9 @@ def clear(book):
     state[LIVE] = 0
     state[LEVELS] = 0
     state[LEVELS + 1] = 0
+    state[TOUCHED] = 0
+    state[TOP_LEVEL] = -1
+    state[TOP_LEVEL + 1] = -1
     state[DIRTY] = 1
     state[DIRTY + 1] = 1
 
@@ -198,6 +226,9 @@ def replace_side(book, width, shift, side, level, size):
     state[LEVELS + side] = 0
     state[BEST + side] = level
     state[DIRTY + side] = 1
+    state[TOUCHED] = TOUCHED_ROOM + 1
+    state[TOP_LEVEL + side] = level
+    state[TOP_SIZE + side] = size
     if level >= 0:
         row = book.levels[base + level]
         row["count"] = 1
@@ -208,7 +239,7 @@ def replace_side(book, width, shift, side, level, size):
 
 
 @inner
-def _doubt(book, counter, reason):
+def doubt(book, counter, reason):
     """Count an anomaly; a valid book becomes suspect for the first reason and stays so until a clear or a whole snapshot."""
     book.counters[counter] += 1
     if book.state[STATUS] == VALID:
@@ -255,7 +286,7 @@ def apply_record(book, width, shift, action, side_code, rank, size, order_id, fl
         else:
             slot = find(book.table, order_id, shift)
             if slot >= 0:
-                _doubt(book, C_DUPLICATE_ADD, R_DUPLICATE_ID)
+                doubt(book, C_DUPLICATE_ADD, R_DUPLICATE_ID)
                 remove(book, width, shift, slot, np.int64(book.table[slot, 1]) - 1)
             if rests:
                 add(book, width, shift, order_id, side, level, size)
@@ -263,17 +294,17 @@ def apply_record(book, width, shift, action, side_code, rank, size, order_id, fl
         counters[C_CANCEL] += 1
         slot = find(book.table, order_id, shift)
         if slot < 0:
-            _doubt(book, C_UNKNOWN_CANCEL, R_UNKNOWN_ID)
+            doubt(book, C_UNKNOWN_CANCEL, R_UNKNOWN_ID)
         else:
             reference = np.int64(book.table[slot, 1]) - 1
             order = book.orders[reference]
             if size < order["size"]:
                 order["size"] -= size
                 book.levels[order["side"] * width + order["level"]]["size"] -= size
-                _touched(state, order["side"], order["level"])
+                _touched(book, width, order["side"], order["level"])
             else:
                 if size > order["size"]:
-                    _doubt(book, C_OVER_CANCEL, R_OVER_CANCEL)
+                    doubt(book, C_OVER_CANCEL, R_OVER_CANCEL)
                 remove(book, width, shift, slot, reference)
     elif action == A_MODIFY:
         counters[C_MODIFY] += 1
@@ -293,7 +324,7 @@ def apply_record(book, width, shift, action, side_code, rank, size, order_id, fl
         state[REASON] = 0
         state[INCOMPLETE] = 0
     if flags & F_MAYBE_BAD_BOOK:
-        _doubt(book, C_MAYBE_BAD, R_MAYBE_BAD)
+        doubt(book, C_MAYBE_BAD, R_MAYBE_BAD)
 
 
 @inner
@@ -301,20 +332,20 @@ def _modify(book, width, shift, side, level, size, order_id, side_code, rests):
     """New total size; the queue place is kept only at the same price with a size not larger. What cannot rest is only removed."""
     slot = find(book.table, order_id, shift)
     if slot < 0:
-        _doubt(book, C_UNKNOWN_MODIFY, R_UNKNOWN_ID)
+        doubt(book, C_UNKNOWN_MODIFY, R_UNKNOWN_ID)
         if rests:
             add(book, width, shift, order_id, side, level, size)
         return
     reference = np.int64(book.table[slot, 1]) - 1
     order = book.orders[reference]
     if side_code != (S_BID if order["side"] == BID else S_ASK):
-        _doubt(book, C_SIDE_CHANGE, R_SIDE_CHANGE)
+        doubt(book, C_SIDE_CHANGE, R_SIDE_CHANGE)
     if not rests:
         remove(book, width, shift, slot, reference)
     elif order["side"] == side and order["level"] == level and size <= order["size"]:
         book.levels[side * width + level]["size"] -= order["size"] - size
         order["size"] = size
-        _touched(book.state, side, level)
+        _touched(book, width, side, level)
     else:
         unlink(book, width, reference)
         order["side"] = side

@@ -68,9 +68,11 @@ def build_heatmap(
         _from_events(lake, events, carry, axis, recipe, batch_rows, plane, held, since, low, step)
     settle_all(plane, held, since, float(recipe.heatmap_width))
     bid_px, ask_px = bbo.at(axis.edges[1:])
+    stale = _stale_spans(lake / rebuilt.outputs[layer_names(recipe)["grid"]][0], recipe.interval_ns)
     HeatmapGrid(
         bids=plane[0].astype(np.float32), asks=plane[1].astype(np.float32), time_edges=axis.edges,
-        price_edges=low + step * np.arange(rows + 1, dtype=np.int64), bid_px=bid_px, ask_px=ask_px, spans=bbo.spans(int(axis.edges[-1])),
+        price_edges=low + step * np.arange(rows + 1, dtype=np.int64), bid_px=bid_px, ask_px=ask_px,
+        spans=tuple(sorted(bbo.spans(int(axis.edges[-1])) + stale)),
         axis=recipe.heatmap_axis,
     ).save(lake / path, stamp)  # fmt: skip
     return path
@@ -106,6 +108,24 @@ class _Touch:
         )
 
 
+def _stale_spans(path: Path, interval_ns: int) -> tuple[tuple[int, int, str, str], ...]:
+    """(start, end, status, reason) of each stretch without an event that is longer than stale_after; only grid rows can be stale."""
+    found: list[tuple[int, int, str, str]] = []
+    for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(columns=["ts_event", "status", "status_since"]):
+        rows = batch.filter(pc.equal(batch.column("status").cast("string"), "stale"))
+        if not rows.num_rows:
+            continue
+        since, times = (rows.column(name).cast("int64").to_numpy() for name in ("status_since", "ts_event"))
+        starts, first = np.unique(since, return_index=True)
+        for start, last in zip(starts.tolist(), [*first[1:].tolist(), len(since)], strict=True):
+            end = int(times[last - 1]) + interval_ns
+            if found and found[-1][0] == start:
+                found[-1] = (start, end, "stale", "silence")
+            else:
+                found.append((start, end, "stale", "silence"))
+    return tuple(found)
+
+
 def _codes(column: pa.ChunkedArray, values: tuple[str, ...]) -> np.ndarray:
     """Positions in `values` of a dictionary column."""
     if len(column) == 0:
@@ -116,7 +136,7 @@ def _codes(column: pa.ChunkedArray, values: tuple[str, ...]) -> np.ndarray:
 
 def _quoted_prices(path: Path) -> np.ndarray:
     """Distinct prices of all levels in the first row group of a book layer: the touch alone can stand on every second tick only."""
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path, pre_buffer=False)
     if file.num_row_groups == 0:
         return np.zeros(0, np.int64)
     names = [name for name in file.schema_arrow.names if "_px_" in name]
@@ -155,11 +175,13 @@ class _Axis:
     def __init__(self, kind: str, width: int, bbo: _Touch, rows_path: Path) -> None:
         self._kind, self._width, self._events = kind, width, 0
         if kind == "time":
-            file = pq.ParquetFile(rows_path)
+            file = pq.ParquetFile(rows_path, pre_buffer=False)
             first, last = _span(rows_path) if file.metadata.num_rows else (int(bbo.as_of[0]), int(bbo.as_of[-1]))
             self.edges = np.linspace(0, max(last - first, width), width + 1).astype(np.int64) + first
         else:
-            as_of = np.concatenate([b.column(0).cast("int64").to_numpy() for b in pq.ParquetFile(rows_path).iter_batches(columns=["as_of"])])
+            batches = pq.ParquetFile(rows_path, pre_buffer=False).iter_batches(columns=["as_of"])
+            batches = pq.ParquetFile(rows_path, pre_buffer=False).iter_batches(columns=["as_of"])
+            as_of = np.concatenate([b.column(0).cast("int64").to_numpy() for b in batches])
             self._total = len(as_of)
             at = np.minimum(np.arange(width + 1) * self._total // width, self._total - 1)
             self.edges = as_of[at]
@@ -182,7 +204,7 @@ class _Axis:
 
 def _span(path: Path) -> tuple[int, int]:
     """First and last as_of of a layer, from its first and last row group."""
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path, pre_buffer=False)
     head = file.read_row_group(0, ["as_of"])["as_of"].cast("int64")
     tail = file.read_row_group(file.num_row_groups - 1, ["as_of"])["as_of"].cast("int64")
     return head[0].as_py(), tail[-1].as_py()
@@ -222,7 +244,7 @@ def _from_events(
 def _from_rows(path: Path, axis: _Axis, recipe: MboRecipe, plane: np.ndarray, held: np.ndarray, since: np.ndarray, low: int, step: int) -> None:
     names = [(f"{side}_px_{level:02d}", f"{side}_sz_{level:02d}") for level in range(recipe.depth) for side in ("bid", "ask")]
     before_px, before_sz = np.full(len(names), UNDEF_PRICE), np.zeros(len(names), np.int64)
-    for batch in pq.ParquetFile(path).iter_batches(columns=["as_of", *(n for pair in names for n in pair)]):
+    for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(columns=["as_of", *(n for pair in names for n in pair)]):
         clock = batch.column("as_of").cast("int64").to_numpy()
         x = axis.positions(clock, np.arange(len(clock)))
         px = np.stack([batch.column(p).to_numpy() for p, _ in names])

@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from tasks.errors import BookmillError
 from tasks.partitions import MboRecipe, Partition, Stamp
+from tasks.reconstruction.checkpoints import CheckpointWriter, write_resting
 from tasks.reconstruction.layers import LayerTables
-from tasks.reconstruction.replay import Replay, Samples
+from tasks.reconstruction.proof import to_json
+from tasks.reconstruction.replay import Replay
+from tasks.reconstruction.sampling import Samples
 from tasks.reconstruction.window import WindowReplay
-from tasks.schemas import SIDES, STATUSES, TRADES, books_schema, char_codes
+from tasks.schemas import STATUSES, TRADES, books_schema
 from tasks.specs import interval_name
-from tasks.storage import ParquetSink, write_table
+from tasks.storage import ParquetSink
 
 # Wide rows: half the row group of narrow tables, so that a group in the making stays near 30 MB at ten levels.
 WIDE_GROUP_ROWS = 65_536
 # Tables of rows that may wait for the encoder: a row group of 8,192-row passes and a little more, so that the replay goes on while one is encoded.
 ROWS_WAITING = 10
-
-CLOSING_BOOK = pa.schema([("side", pa.dictionary(pa.int8(), pa.string())), ("price", pa.int64()), ("order_id", pa.uint64()), ("size", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,12 @@ class Rebuilt:
 
 
 def layer_names(recipe: MboRecipe) -> dict[str, str]:
-    """Layer of each kind of output: rows, grid, trades, closing, bbo (in the order in which they get their names)."""
+    """Layer of each kind of output: rows, grid, trades, opening, closing, checkpoints, bbo (in the order in which they get their names)."""
     depth = f"mbp-{recipe.depth}"
-    return {"rows": depth, "grid": f"{depth}-{interval_name(recipe.interval_ns)}", "trades": "trades", "closing": "closing_book", "bbo": "bbo"}
+    return {
+        "rows": depth, "grid": f"{depth}-{interval_name(recipe.interval_ns)}", "trades": "trades", "opening": "opening_book",
+        "closing": "closing_book", "checkpoints": "checkpoints", "bbo": "bbo",
+    }  # fmt: skip
 
 
 class LayerWriter:
@@ -67,6 +70,8 @@ class LayerWriter:
             for kind, schema in schemas.items()
         }
 
+        self.checkpoints = CheckpointWriter(lake / partition.path(self._names["checkpoints"]))
+        stack.enter_context(self.checkpoints.sink)
         # Encoding the wide rows costs as much as all the rest of a rebuild; it goes on beside the replay. Entered after the sinks, so that
         # it has ended before they are dropped.
         self._encoder = stack.enter_context(ThreadPoolExecutor(1, "encode"))
@@ -88,18 +93,21 @@ class LayerWriter:
         while len(self._encoding) > left:
             self._encoding.popleft().result()
 
-    def commit(self, replay: Replay | WindowReplay, stamp: Stamp, rows_in: int) -> Rebuilt:
+    def commit(self, replay: Replay | WindowReplay, stamp: Stamp, rows_in: int, made_from: dict[str, Any]) -> Rebuilt:
+        """Name everything. made_from: facts of the inputs, for the footer."""
         self._wait()
-        closing = replay.closing()
-        rows = {kind: sink.rows for kind, sink in self._sinks.items()} | {"closing": len(closing["price"])}
+        closing, opening = replay.closing(), replay.opening()
+        rows = {kind: sink.rows for kind, sink in self._sinks.items()}
+        rows |= {"opening": len(opening[0]["price"]), "closing": len(closing["price"]), "checkpoints": self.checkpoints.sink.rows}
         paths = {kind: self._partition.path(name) for kind, name in self._names.items()}
         facts = _facts(replay, rows_in, {self._names[kind]: n for kind, n in rows.items()})
+        facts |= made_from | {"proofs": {name: to_json(proof, detail) for name, (proof, detail) in replay.comparisons().items()}}
         facts["statuses"] = {name: int(n) for name, n in zip(STATUSES, self._statuses, strict=True) if n}
         for kind in ("rows", "grid", "trades"):
             self._sinks[kind].commit(stamp)
-        side = pa.DictionaryArray.from_arrays(np.searchsorted(char_codes(SIDES), closing["side"]).astype(np.int8), pa.array(SIDES))
-        table = pa.table([side, *(pa.array(closing[name]) for name in CLOSING_BOOK.names[1:])], schema=CLOSING_BOOK)
-        write_table(self._lake / paths["closing"], table, stamp, {"status": facts["status"], "reason": facts["reason"]})
+        write_resting(self._lake / paths["opening"], opening[0], stamp, opening[1])
+        write_resting(self._lake / paths["closing"], closing, stamp, {"status": facts["status"], "reason": facts["reason"], "ns": replay.last_ns})
+        self.checkpoints.commit(stamp)
         self._sinks["bbo"].commit(stamp, facts)
         return Rebuilt(self._partition, {self._names[k]: (paths[k], rows[k]) for k in self._names}, facts, False)
 
@@ -123,5 +131,5 @@ def _facts(replay: Replay | WindowReplay, rows_in: int, outputs: dict[str, int])
 
 
 ANOMALY_NAMES = (
-    "unknown_cancel", "unknown_modify", "over_cancel", "duplicate_add", "side_change", "maybe_bad_book", "quarantined_before", "unknown_level",
+    "unknown_cancel", "unknown_modify", "over_cancel", "duplicate_add", "side_change", "maybe_bad_book", "quarantined_before", "unknown_level", "gap",
 )  # fmt: skip

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.partitions import Partition
-from tasks.reconstruction.replay import Samples
-from tasks.reconstruction.sample_kernels import Rows
+from tasks.reconstruction.sample_kernels import Rows, Trades
+from tasks.reconstruction.sampling import Samples
 from tasks.reconstruction.trade_sign_kernels import new_carry, sign_trades
 from tasks.schemas import REASONS, SIDE_METHODS, SIDES, STATUSES, TRADES, books_schema, char_index, level_fields
 
@@ -46,10 +46,13 @@ class LayerTables:
             out[name] = pa.array(buffers[kind][2 * int(level) + (side == "ask"), :n].copy())
         return out
 
-    def _states(self, status: np.ndarray, reason: np.ndarray) -> dict[str, pa.Array]:
+    def _states(self, rows: Rows | Trades, n: int, time: np.ndarray) -> dict[str, pa.Array]:
+        since = rows.since[:n].copy()
         return {
-            "status": pa.DictionaryArray.from_arrays(status.copy(), _STATUSES),
-            "reason": pa.DictionaryArray.from_arrays(reason.copy(), _REASONS),
+            "status": pa.DictionaryArray.from_arrays(rows.status[:n].copy(), _STATUSES),
+            "reason": pa.DictionaryArray.from_arrays(rows.reason[:n].copy(), _REASONS),
+            # A grid row before the first record knows no start.
+            "status_since": pa.array(since, mask=(since < 0) | (since > time)).view(_TS),
         }
 
     def event_rows(self, samples: Samples) -> pa.Table:
@@ -69,7 +72,7 @@ class LayerTables:
             "age_ns": pa.array(np.zeros(n, np.int64)),
             **self._ids(n),
             "sequence": pa.array(events["sequence"][at]),
-            **self._states(rows.status[:n], rows.reason[:n]),
+            **self._states(rows, n, events["clock"][at]),
             **self._levels(rows, n, depth),
         }
         return pa.table([arrays[name] for name in schema.names], schema=schema)
@@ -86,7 +89,7 @@ class LayerTables:
             "age_ns": pa.array(np.where(seen, time - as_of, -1)),
             **self._ids(n),
             "sequence": pa.array(grid.sequence[:n].copy()),
-            **self._states(grid.rows.status[:n], grid.rows.reason[:n]),
+            **self._states(grid.rows, n, time),
             **self._levels(grid.rows, n, self._depth),
         }
         return pa.table([arrays[name] for name in self._books.names], schema=self._books)
@@ -112,6 +115,6 @@ class LayerTables:
             "ask_px_00": pa.array(touch[1]),
             "bid_sz_00": pa.array(touch[2]),
             "ask_sz_00": pa.array(touch[3]),
-            **self._states(samples.trades.status[:n], samples.trades.reason[:n]),
+            **self._states(samples.trades, n, events["clock"][at]),
         }
         return pa.table([arrays[name] for name in TRADES.names], schema=TRADES)

@@ -1,7 +1,8 @@
 """One partition: events files in, book layers out. Reads, feeds the replay, writes; the rules of the book are in the kernels.
 
-Outputs: bbo, mbp-N (event ends), mbp-N-<interval> (grid), trades, and closing_book (the orders resting at the end, from which the next day
-goes on when its own events do not begin with a clear or a snapshot). All carry one stamp; the bbo file is named last and holds the counts.
+Outputs: bbo, mbp-N (event ends), mbp-N-<interval> (grid), trades, checkpoints (the resting orders every so many records), opening_book (those
+of a snapshot with which the events begin, the truth of the day before) and closing_book (those at the end, from which the next day goes on
+when its own events do not begin with a clear or a snapshot). All carry one stamp; the bbo file is named last and holds the counts.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import pyarrow.parquet as pq
 from tasks.errors import BookmillError, LakeConflict
 from tasks.events_file import read_events
 from tasks.partitions import MboRecipe, Partition, Stamp, digest
+from tasks.reconstruction.checkpoints import CHECKPOINT_EVERY, read_resting
 from tasks.reconstruction.layer_writer import LayerWriter, Rebuilt, layer_names
 from tasks.reconstruction.replay import Replay
 from tasks.reconstruction.window import WindowReplay
-from tasks.schemas import F_LAST, F_SNAPSHOT, SIDES, char_codes
+from tasks.schemas import F_LAST, F_SNAPSHOT
 from tasks.storage import is_done, read_facts, read_footer
 
 # Records of one pass of the kernel. At ten levels its rows take 400 bytes each: 8,192 of them stay in the cache until they are copied out;
@@ -37,7 +39,7 @@ def rebuild_stamp(lake: Path, events: Sequence[str], recipe: MboRecipe, windows:
         if footer is None:
             raise BookmillError(f"{lake / name} is missing or not readable. Start the run again: it is made anew from its source.")
         inputs.append([footer["bookmill.inputs"], footer["bookmill.recipe"], footer["bookmill.code"]])
-    options = recipe.digest_of("depth", "interval_ns", "clock", "on_book_error", "starts_empty")
+    options = recipe.digest_of("depth", "interval_ns", "clock", "on_book_error", "starts_empty", "stale_after_ns", "sequence")
     return Stamp(digest(inputs), digest([options, windows]))
 
 
@@ -82,7 +84,14 @@ def rebuild(
         replay = _run(lake, partition, events, recipe, windows, carry, batch_rows, writer, progress)
         for samples in replay.finish():
             writer.write(samples)
-        return writer.commit(replay, stamp, sum(read_facts(lake / name)["rows_out"] for name in events))
+        if isinstance(replay, Replay):
+            replay.audit()
+        made_from = {
+            "events": events, "carry": carry if carry and not starts_clean(lake, events) else None, "clock": recipe.clock,
+            "starts_empty": recipe.starts_empty, "windowed": isinstance(replay, WindowReplay), "trading_states": _tells_halts(lake, events),
+            "stale_after_ns": recipe.stale_after_ns, "contiguous": recipe.sequence == "contiguous",
+        }  # fmt: skip
+        return writer.commit(replay, stamp, sum(read_facts(lake / name)["rows_out"] for name in events), made_from)
 
 
 def in_time_order(lake: Path, partition: Partition, events: Sequence[str]) -> list[str]:
@@ -114,14 +123,18 @@ def _run(
             windows=windows,
             strict=strict,
             batch_rows=batch_rows,
+            stale_after_ns=recipe.stale_after_ns,
         )
     else:
         replay = Replay(
             depth=recipe.depth, interval_ns=recipe.interval_ns, clock=recipe.clock, windows=windows, starts_empty=recipe.starts_empty,
-            strict=strict, batch_rows=batch_rows,
+            strict=strict, batch_rows=batch_rows, contiguous=recipe.sequence == "contiguous", halts=_tells_halts(lake, events),
+            stale_after_ns=recipe.stale_after_ns, checkpoint_every=CHECKPOINT_EVERY,
+            on_checkpoint=lambda row: writer.checkpoints.add(name, at + row, replay.closing(), replay.moment),
         )  # fmt: skip
         if carry and not starts_clean(lake, events):
             restore_closing(replay, lake / carry)
+    name, at = "", 0
     for name, truth in zip(events, truths, strict=True):
         marks = np.array(read_facts(lake / name).get("suspect_rows", []), np.int64)
         at = 0
@@ -148,7 +161,7 @@ class _TruthRows:
     """Published books of one events file, handed out in order as int64[m, levels, 4]."""
 
     def __init__(self, path: Path) -> None:
-        self._batches = pq.ParquetFile(path).iter_batches(65_536)
+        self._batches = pq.ParquetFile(path, pre_buffer=False).iter_batches(65_536)
         self._levels = (len(pq.read_schema(path)) - 1) // 4
         self._rest = np.zeros((0, self._levels, 4), np.int64)
 
@@ -166,13 +179,10 @@ class _TruthRows:
 
 def restore_closing(replay: Replay, path: Path) -> None:
     """Put the orders of a closing book into an empty one, with its status."""
-    table, facts = pq.read_table(path), read_facts(path)
-    codes = char_codes(SIDES)
-    replay.book.restore(
-        side=codes[table["side"].combine_chunks().indices.to_numpy()] if table.num_rows else np.zeros(0, np.uint8),
-        price=np.array(table["price"]),
-        order_id=np.array(table["order_id"]),
-        size=np.array(table["size"]),
-        status=facts["status"],
-        reason=facts["reason"],
-    )
+    facts = read_facts(path)
+    replay.book.restore(**read_resting(path), status=facts["status"], reason=facts["reason"])
+
+
+def _tells_halts(lake: Path, events: Sequence[str]) -> bool:
+    """Whether the N records of the source with a price tell the trading state."""
+    return any(read_facts(lake / name).get("trading_states", False) for name in events)

@@ -2,152 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from tasks.errors import BookError
+from tasks.errors import BookBroken, BookError
+from tasks.reconstruction.audit_kernels import audit
 from tasks.reconstruction.book import OrderBook
-from tasks.reconstruction.book_kernels import ANOMALY, C_QUARANTINED, COUNTERS, LEVELS, LIVE, R_QUARANTINED, REASON, STATUS
-from tasks.reconstruction.replay_kernels import BOOK_ERROR, BOOK_FULL, GRID_FULL, Batch, replay
-from tasks.reconstruction.sample_kernels import (
-    CLOCK_SIZE,
-    LAST_SIZE,
-    NEVER,
-    T_AS_OF,
-    T_BBO,
-    T_GRID,
-    T_INTERVAL,
-    T_NEXT,
-    T_NOW,
-    T_REASON,
-    T_ROWS,
-    T_STATUS,
-    T_TRADES,
-    Grid,
-    Rows,
-    Top,
-    Trades,
-    Windows,
-    first_grid_time,
-    grid_until,
+from tasks.reconstruction.book_kernels import (
+    ANOMALY,
+    C_QUARANTINED,
+    C_TOP_OF_BOOK,
+    COUNTERS,
+    HALTED_STATE,
+    INCOMPLETE,
+    LEVELS,
+    LIVE,
+    R_QUARANTINED,
+    REASON,
+    STATUS,
 )
-from tasks.schemas import F_SNAPSHOT, NO_BOOK, REASONS, STATUSES, SUSPECT, UNDEF_PRICE, VALID
+from tasks.reconstruction.proof_kernels import DIFFERENCE_SIZE, Proof, new_proof
+from tasks.reconstruction.replay_kernels import BOOK_BROKEN, BOOK_ERROR, BOOK_FULL, GRID_FULL, Batch, Proofs, Rules, replay
+from tasks.reconstruction.sample_kernels import T_AS_OF, T_NOW, T_REASON, T_SEQUENCE, T_SINCE, T_STATUS
+from tasks.reconstruction.sampling import Samples, Sampling
+from tasks.reconstruction.snapshot_truth import SnapshotTruth
+from tasks.schemas import F_LAST, F_SNAPSHOT, REASONS, STATUSES, SUSPECT, VALID
 
-GRID_ROOM = 8_192
+AUDIT_EVERY = 256
+_BROKEN = "a level of the book is not the sum of its orders. This is a fault of Bookmill or of the machine's memory: please report it with the file."
 _NO_MARKS = np.zeros(0, np.int64)
-
-
-@dataclass
-class Samples:
-    """What one batch gave. events: the batch's columns plus `clock`; the buffers are valid until the next step only.
-
-    Counts n_rows, n_bbo, n_grid, n_trades say how much of each buffer is filled.
-    """
-
-    events: dict[str, np.ndarray]
-    rows: Rows
-    bbo: Rows
-    grid: Grid
-    trades: Trades
-    n_rows: int
-    n_bbo: int
-    n_grid: int
-    n_trades: int
-
-
-def _rows(depth: int, room: int) -> Rows:
-    # Columns a power of two apart would all fall into the same cache sets: a row of ten levels is 60 stores, one a column.
-    apart = room + 72
-    return Rows(
-        px=np.full((2 * depth, apart), UNDEF_PRICE, np.int64),  # what a shallower source never writes stays empty
-        sz=np.zeros((2 * depth, apart), np.int64),
-        ct=np.zeros((2 * depth, apart), np.uint32),
-        at=np.zeros(room, np.int64),
-        status=np.zeros(room, np.int8),
-        reason=np.zeros(room, np.int8),
-    )
-
-
-class Sampling:
-    """Buffers, windows and clock that every replay shares.
-
-    windows: half-open (start_ns, end_ns) spans in which rows are wanted, or None for all from the first event on. Batches may not be longer
-    than batch_rows.
-    """
-
-    def __init__(self, depth: int, interval_ns: int, windows: Sequence[tuple[int, int]] | None, batch_rows: int, starts_valid: bool) -> None:
-        self.depth, self.interval_ns, self.batch_rows = depth, interval_ns, batch_rows
-        self.top = Top(
-            px=np.full((2, depth), UNDEF_PRICE, np.int64),
-            sz=np.zeros((2, depth), np.int64),
-            ct=np.zeros((2, depth), np.int64),
-            last=np.full(LAST_SIZE, -1, np.int64),
-        )
-        self.rows, self.bbo = _rows(depth, batch_rows), _rows(1, batch_rows)
-        room = GRID_ROOM
-        self.grid = Grid(rows=_rows(depth, room), time=np.zeros(room, np.int64), as_of=np.zeros(room, np.int64), sequence=np.zeros(room, np.uint32))
-        self.trades = Trades(
-            at=np.zeros(batch_rows, np.int64),
-            touch=np.zeros((4, batch_rows), np.int64),
-            status=np.zeros(batch_rows, np.int8),
-            reason=np.zeros(batch_rows, np.int8),
-        )
-        self.clock = np.zeros(CLOCK_SIZE, np.int64)
-        self.clock[T_AS_OF] = -1
-        self.clock[T_INTERVAL] = interval_ns
-        self.clock[T_STATUS], self.clock[T_REASON] = (VALID, 0) if starts_valid else (NO_BOOK, 1)
-        self._open = windows is None
-        self.windows: Windows | None = None
-        if windows is not None:
-            self._set_windows(windows)
-
-    def _set_windows(self, windows: Sequence[tuple[int, int]]) -> None:
-        spans = np.array(list(windows) or np.zeros((0, 2)), np.int64).reshape(-1, 2)
-        self.windows = Windows(start=spans[:, 0].copy(), end=spans[:, 1].copy())
-        self.clock[T_NEXT] = first_grid_time(spans[0, 0], self.interval_ns) if len(spans) else NEVER
-
-    def start(self, columns: dict[str, np.ndarray], clock_name: str) -> np.ndarray:
-        """The running clock int64[n] of a batch; without given windows the first batch opens the only one."""
-        clock = columns[clock_name]
-        if clock_name == "ts_event":
-            # ts_event in a snapshot is the age of the order, not a time at which the book was so.
-            clock = np.where(columns["flags"] & F_SNAPSHOT, columns["ts_recv"], clock)
-        running = np.maximum.accumulate(clock)
-        np.maximum(running, self.clock[T_NOW], out=running)
-        if self.windows is None:
-            self._set_windows([(int(running[0]), NEVER)])
-        return running
-
-    def take(self, events: dict[str, np.ndarray]) -> Samples:
-        """The filled part of all buffers; they count as empty afterwards."""
-        n_rows, n_bbo, n_grid, n_trades = (int(self.clock[k]) for k in (T_ROWS, T_BBO, T_GRID, T_TRADES))
-        self.clock[[T_ROWS, T_BBO, T_GRID, T_TRADES]] = 0
-        return Samples(events, self.rows, self.bbo, self.grid, self.trades, n_rows, n_bbo, n_grid, n_trades)
-
-    def touch_facts(self) -> dict[str, Any]:
-        """The touch after the last complete event."""
-        px, sz = self.top.px[:, 0].tolist(), self.top.sz[:, 0].tolist()
-        return {name: [p, s] if p != UNDEF_PRICE else None for name, p, s in zip(("best_bid", "best_ask"), px, sz, strict=True)}
-
-    def finish(self) -> Iterator[Samples]:
-        """The grid rows that are still due: to the end of the windows, or to the first grid time at or after the last event."""
-        if self.windows is None:
-            return
-        end = -(-int(self.clock[T_NOW]) // self.interval_ns) * self.interval_ns + 1 if self._open else NEVER
-        done = False
-        while not done:
-            done = grid_until(self.clock, self.top, self.grid, self.windows, self.depth, end)
-            yield self.take({})
 
 
 class Replay(Sampling):
     """Order-by-order replay of one book, batch by batch.
 
     depth: levels of each row; interval_ns: grid; clock: "ts_recv" or "ts_event"; strict: raise BookError at the first anomaly of a valid
-    book; every_record: treat each record as an event end. `book` is the OrderBook and stays readable between batches.
+    book; every_record: treat each record as an event end; contiguous: the source has every sequence number, a missing one is a gap;
+    halts: N records with price -1, 0, 1 tell the trading state; stale_after_ns: see Sampling; audit_every: event ends after which every level
+    touched is held against its orders (a negative or orphaned level is seen at once); checkpoint_every: after so many records
+    `on_checkpoint` is called with the number of records of the batch applied by then, always after a complete event. `book` is the OrderBook
+    and stays readable between batches.
     """
 
     def __init__(
@@ -160,11 +56,21 @@ class Replay(Sampling):
         starts_empty: bool = False,
         strict: bool = False,
         every_record: bool = False,
+        contiguous: bool = False,
+        halts: bool = False,
+        stale_after_ns: int | None = None,
         batch_rows: int = 65_536,
+        audit_every: int = AUDIT_EVERY,
+        checkpoint_every: int = 0,
+        on_checkpoint: Callable[[int], None] | None = None,
     ) -> None:
-        super().__init__(depth, interval_ns, windows, batch_rows, starts_empty)
+        super().__init__(depth, interval_ns, windows, batch_rows, starts_empty, stale_after_ns)
         self.book = OrderBook(starts_empty=starts_empty)
-        self._clock_name, self._strict, self._every_record = clock, strict, every_record
+        self._clock_name, self._rules = clock, Rules(strict, every_record, contiguous, halts, audit_every)
+        self.proofs = Proofs(new_proof(), new_proof(), np.zeros(DIFFERENCE_SIZE, np.int64))
+        self.snapshots = SnapshotTruth()
+        self._in_snapshot = False
+        self._checkpoint_every, self._on_checkpoint, self._unsaved = checkpoint_every, on_checkpoint, 0
         self._rank = np.zeros(batch_rows, np.int32)
         self.events_seen = 0
 
@@ -185,20 +91,73 @@ class Replay(Sampling):
             order_id=columns["order_id"], clock=running, sequence=columns["sequence"], marks=marks,
         )  # fmt: skip
         events = {**columns, "clock": running}
-        at, code = 0, -1
-        while at < n:
-            code, at = replay(
-                batch, at, n, self.book.arrays, self.clock, self.top, self.rows, self.bbo, self.grid, self.trades,
-                self.windows, self.depth, self._strict, self._every_record,
-            )  # fmt: skip
-            if code == BOOK_FULL:
-                self.book.grow_pool()
-            elif code == GRID_FULL:
-                yield self.take(events)
-            elif code == BOOK_ERROR:
-                raise BookError(self._explain(columns, at))
+        at = 0
+        for stop, reach in self._stops(columns, n):
+            while at < stop:
+                code, at = replay(
+                    batch, at, stop, self.book.arrays, self.clock, self.top, self.rows, self.bbo, self.grid, self.trades,
+                    self.windows, self.depth, self._rules, self.proofs,
+                )  # fmt: skip
+                if code == BOOK_FULL:
+                    self.book.grow_pool()
+                elif code == GRID_FULL:
+                    yield self.take(events)
+                elif code == BOOK_ERROR:
+                    raise BookError(self._explain(columns, at))
+                elif code == BOOK_BROKEN:
+                    raise BookBroken(self._explain_broken(columns, at))
+            if reach is not None:
+                reach(stop)
         self.events_seen += n
         yield self.take(events)
+
+    def _stops(self, columns: dict[str, np.ndarray], n: int) -> list[tuple[int, Callable[[int], None] | None]]:
+        """Where the kernel pauses in a batch, ascending, and what is done there: around snapshots, at a checkpoint, and at the end."""
+        stops: list[tuple[int, Callable[[int], None] | None]] = [(n, None)]
+        flags = columns["flags"]
+        inside = (flags & F_SNAPSHOT) != 0
+        if self._in_snapshot or inside.any():
+            before = np.concatenate([[self._in_snapshot], inside[:-1]])
+            clears = columns["action"] == ord("R")
+            starts = np.flatnonzero(inside & (~before | clears))
+            broken = np.flatnonzero(before & ~inside & clears)  # a clear right after it: it was given up
+            ends = np.union1d(np.flatnonzero(before & ~inside & ~clears), np.flatnonzero(inside & ((flags & F_LAST) != 0)) + 1)
+            stops += [(p, self._snapshot_broken) for p in broken.tolist()]
+            stops += [(p, self._snapshot_ends) for p in ends.tolist()] + [(p, self._snapshot_starts) for p in starts.tolist()]
+            self._in_snapshot = bool(inside[-1])
+        self._unsaved += n
+        if self._checkpoint_every and self._unsaved >= max(self._checkpoint_every, 4 * int(self.book.arrays.state[LIVE])):
+            last = np.flatnonzero(flags & F_LAST)
+            if len(last):
+                stops.append((int(last[0]) + 1, self._checkpoint))
+        # A stop where a snapshot ends comes before one where the next starts: the order in which they were listed.
+        return sorted(stops, key=lambda stop: stop[0])
+
+    def _snapshot_starts(self, at: int) -> None:
+        self.snapshots.begin(self.book, self.events_seen + at == 0)
+
+    def _snapshot_ends(self, _at: int) -> None:
+        self.snapshots.end(self.book, int(self.clock[T_NOW]), int(self.clock[T_SEQUENCE]))
+
+    def _snapshot_broken(self, _at: int) -> None:
+        self.snapshots.abandon()
+
+    def _checkpoint(self, at: int) -> None:
+        self.audit()
+        state = self.book.arrays.state
+        # In a snapshot the book is not whole, and a top-of-book level is no order that could be kept.
+        if self._on_checkpoint and not state[INCOMPLETE] and not self.book.arrays.counters[C_TOP_OF_BOOK]:
+            self._unsaved = 0
+            self._on_checkpoint(at)
+
+    def audit(self) -> None:
+        """Hold every level touched since the last audit against its orders. Raises BookBroken."""
+        if audit(self.book.arrays, len(self.book.arrays.prices)) >= 0:
+            raise BookBroken("At the end " + _BROKEN)
+
+    def _explain_broken(self, columns: dict[str, np.ndarray], i: int) -> str:
+        where = f"{self.events_seen + i:,} (sequence {int(columns['sequence'][i])}, ts_event {int(columns['ts_event'][i])})"
+        return f"By event {where}, at most {self._rules.audit_every} event ends before, " + _BROKEN
 
     def _explain(self, columns: dict[str, np.ndarray], i: int) -> str:
         anomaly = COUNTERS[int(self.book.arrays.state[ANOMALY])].replace("_", " ")
@@ -214,7 +173,16 @@ class Replay(Sampling):
         self.book.arrays.counters[C_QUARANTINED] += 1
         if state[STATUS] == VALID:
             state[STATUS], state[REASON] = SUSPECT, R_QUARANTINED
-            self.clock[T_STATUS], self.clock[T_REASON] = SUSPECT, R_QUARANTINED
+            self.clock[T_STATUS], self.clock[T_REASON], self.clock[T_SINCE] = SUSPECT, R_QUARANTINED, self.clock[T_NOW]
+
+    @property
+    def moment(self) -> dict[str, Any]:
+        """Where the replay stands: running clock, time and sequence of the last complete event, status with reason and start, trading state."""
+        clock, (status, reason) = self.clock, self.status()
+        return {
+            "now": int(clock[T_NOW]), "as_of": int(clock[T_AS_OF]), "sequence": int(clock[T_SEQUENCE]), "status": status, "reason": reason,
+            "since": int(clock[T_SINCE]), "halted": int(self.book.arrays.state[HALTED_STATE]), "orders": int(self.book.arrays.state[LIVE]),
+        }  # fmt: skip
 
     def counters(self) -> dict[str, int]:
         """Counts by name, see book_kernels.COUNTERS."""
@@ -228,6 +196,23 @@ class Replay(Sampling):
     def closing(self) -> dict[str, np.ndarray]:
         """The resting orders, see OrderBook.resting_orders."""
         return self.book.resting_orders()
+
+    def opening(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The book of the snapshot with which the events begin, and its time (ns -1 and no orders when they do not)."""
+        image = self.snapshots.opening
+        if image is None:
+            return OrderBook().resting_orders(), {"ns": -1}
+        return image.orders, {"ns": self.snapshots.opening_ns}
+
+    def comparisons(self) -> dict[str, tuple[Proof, dict[str, Any]]]:
+        """What was compared on the way, by kind of truth (see schemas.TRUTHS), with further counts."""
+        counted = self.counters()
+        crossed = {name: counted[name] for name in ("crossed", "locked", "crossed_halted")}
+        return {
+            "snapshot": (self.snapshots.proof, self.snapshots.facts()),
+            "fills": (self.proofs.fills, {name: counted[name] for name in ("fills_elsewhere", "fills_beyond", "fills_unresting")}),
+            "integrity": (self.proofs.integrity, {**crossed, "event_ends": counted["event_ends"]}),
+        }
 
     def end_facts(self) -> dict[str, Any]:
         """Levels and orders at the end and the touch after the last complete event (price 1e-9 and size; None when the side is empty)."""

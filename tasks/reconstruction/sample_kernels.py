@@ -12,18 +12,20 @@ from collections import namedtuple
 import numpy as np
 
 from tasks.kernels import inner, kernel
+from tasks.schemas import REASONS, STALE, VALID
 
 # Top of the book after the last complete event: px, sz, ct int64[2, depth]; last_px, last_sz, last_ct int64[2] as last written to bbo
 Top = namedtuple("Top", "px sz ct last")
 
-# px, sz int64[2 * depth, room]; ct uint32[2 * depth, room]; at int64[room] record (or -1 in a grid); status, reason int8[room]
-Rows = namedtuple("Rows", "px sz ct at status reason")
+# px, sz int64[2 * depth, room]; ct uint32[2 * depth, room]; at int64[room] record (or -1 in a grid); status, reason int8[room];
+# since int64[room] clock time from which on they have been so, -1 not known
+Rows = namedtuple("Rows", "px sz ct at status reason since")
 
 # Grid rows carry their own times: time, as_of int64[room]; sequence uint32[room]
 Grid = namedtuple("Grid", "rows time as_of sequence")
 
-# at int64[room]; touch int64[4, room]: bid px, ask px, bid sz, ask sz before the trade's event; status, reason int8[room]
-Trades = namedtuple("Trades", "at touch status reason")
+# at int64[room]; touch int64[4, room]: bid px, ask px, bid sz, ask sz before the trade's event; status, reason int8[room]; since int64[room]
+Trades = namedtuple("Trades", "at touch status reason since")
 
 # half-open spans of clock time in which rows are wanted: start, end int64[k], ascending
 Windows = namedtuple("Windows", "start end")
@@ -39,11 +41,14 @@ T_STATUS = 6  # status and reason after the last complete event
 T_REASON = 7
 T_ROWS, T_BBO, T_GRID, T_TRADES = 8, 9, 10, 11  # rows in the buffers
 T_INTERVAL = 12
+T_SINCE = 13  # clock time since which T_STATUS and T_REASON hold, -1 before the first record
+T_STALE_AFTER = 14  # ns without a complete event after which a grid row is stale, NEVER for none
 CLOCK_SIZE = 16
 NEVER = np.iinfo(np.int64).max
 
 # top.last int64[2 * 3 + 2]: px, sz, ct of bid and ask, status, reason of the last bbo row
 LAST_SIZE = 8
+R_SILENCE = REASONS.index("silence")
 
 
 @kernel
@@ -84,8 +89,14 @@ def grid_until(clock, top, grid, windows, depth, end):
         grid.as_of[g] = clock[T_AS_OF]
         grid.sequence[g] = np.uint32(clock[T_SEQUENCE])
         grid.rows.at[g] = -1
-        grid.rows.status[g] = clock[T_STATUS]
-        grid.rows.reason[g] = clock[T_REASON]
+        if clock[T_STATUS] == VALID and clock[T_AS_OF] >= 0 and clock[T_NEXT] - clock[T_AS_OF] > clock[T_STALE_AFTER]:
+            grid.rows.status[g] = STALE
+            grid.rows.reason[g] = R_SILENCE
+            grid.rows.since[g] = clock[T_AS_OF] + clock[T_STALE_AFTER]
+        else:
+            grid.rows.status[g] = clock[T_STATUS]
+            grid.rows.reason[g] = clock[T_REASON]
+            grid.rows.since[g] = clock[T_SINCE]
         clock[T_GRID] = g + 1
         clock[T_NEXT] += clock[T_INTERVAL]
     return True
@@ -111,6 +122,7 @@ def trade_row(clock, top, trades, i):
         trades.touch[2 + side, r] = top.sz[side, 0]
     trades.status[r] = clock[T_STATUS]
     trades.reason[r] = clock[T_REASON]
+    trades.since[r] = clock[T_SINCE]
     clock[T_TRADES] = r + 1
 
 
@@ -118,8 +130,10 @@ def trade_row(clock, top, trades, i):
 def event_end(clock, top, rows, bbo, depth, i, status, reason, is_wanted):
     """The event that ends with record i is complete and the cached top holds it: write its mbp row, and a bbo row when the touch changed."""
     clock[T_AS_OF] = clock[T_NOW]
-    clock[T_STATUS] = status
-    clock[T_REASON] = reason
+    if clock[T_STATUS] != status or clock[T_REASON] != reason:
+        clock[T_STATUS] = status
+        clock[T_REASON] = reason
+        clock[T_SINCE] = clock[T_NOW]
     if not is_wanted:
         return
     r = clock[T_ROWS]
@@ -127,6 +141,7 @@ def event_end(clock, top, rows, bbo, depth, i, status, reason, is_wanted):
     rows.at[r] = i
     rows.status[r] = status
     rows.reason[r] = reason
+    rows.since[r] = clock[T_SINCE]
     clock[T_ROWS] = r + 1
     last = top.last
     changed = last[6] != status or last[7] != reason
@@ -139,6 +154,7 @@ def event_end(clock, top, rows, bbo, depth, i, status, reason, is_wanted):
         bbo.at[b] = i
         bbo.status[b] = status
         bbo.reason[b] = reason
+        bbo.since[b] = clock[T_SINCE]
         clock[T_BBO] = b + 1
         for side in range(2):
             last[side] = top.px[side, 0]

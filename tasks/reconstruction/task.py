@@ -1,4 +1,4 @@
-"""The reconstruct and heatmap tasks: events files to book layers. Boundary only; see rebuild.py and heatmap.py."""
+"""The reconstruct, certify and heatmap tasks: events files to book layers. Boundary only; see rebuild.py, certify.py and heatmap.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect import task
 
 from tasks.partitions import MboRecipe, Partition
+from tasks.reconstruction.certify import certify
 from tasks.reconstruction.heatmap import build_heatmap
 from tasks.reconstruction.layer_writer import Rebuilt
 from tasks.reconstruction.rebuild import rebuild
@@ -16,6 +17,7 @@ from tasks.work import Outcome, Work, run_each
 # Arrays of a replay at ten levels and the row groups in the making, measured: 190 MB; the grid of a heatmap: 60 MB.
 REBUILD_BYTES = 256 << 20
 HEATMAP_BYTES = 128 << 20
+CERTIFY_BYTES = 128 << 20  # two streams of book rows
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,26 @@ def reconstruct(lake: str, jobs: tuple[BookJob, ...], contents: str, recipe: Mbo
                 progress=lambda rows: run.advance(str(job.partition), rows),
             )  # fmt: skip
         return built, built.facts["rows_in"], built.skipped
+
+    return run_each(jobs, lambda job: str(job.partition), body)
+
+
+@dataclass(frozen=True)
+class ProofJob:
+    """One partition to certify. day_before: closing_book of the calendar day before, None where there is none."""
+
+    partition: Partition
+    day_before: str | None = None
+
+
+@task(name="certify", task_run_name="certify {label}")
+def certify_books(lake: str, jobs: tuple[ProofJob, ...], contents: str, recipe: MboRecipe, label: str, run: Work) -> list[Outcome]:
+    """Hold the book of each job's partition against all truth there is; values are `Certificate`."""
+
+    def body(job: ProofJob):
+        with run.slots(1, CERTIFY_BYTES):
+            made = certify(Path(lake), job.partition, recipe, day_before=job.day_before)
+        return made, sum(row["states_compared"] for row in made.rows), made.skipped
 
     return run_each(jobs, lambda job: str(job.partition), body)
 

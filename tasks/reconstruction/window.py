@@ -9,19 +9,19 @@ import numpy as np
 
 from tasks.errors import BookError
 from tasks.reconstruction.book_kernels import R_QUARANTINED
-from tasks.reconstruction.replay import Samples, Sampling
-from tasks.reconstruction.sample_kernels import T_REASON, T_STATUS
+from tasks.reconstruction.proof_kernels import DIFFERENCE_SIZE, P_DIFFERENCE, P_DIVERGED_AT, P_SEQUENCE, Proof, new_proof
+from tasks.reconstruction.sample_kernels import T_NOW, T_REASON, T_SINCE, T_STATUS
+from tasks.reconstruction.sampling import Samples, Sampling
 from tasks.reconstruction.window_kernels import (
     K_QUARANTINED,
     W_COUNTERS,
-    W_DIVERGED_LEVEL,
-    W_DIVERGED_MESSAGE,
     W_GRID_FULL,
     W_REASON,
     W_STATE_SIZE,
     W_STATUS,
     WindowBatch,
     WindowBook,
+    WindowProofs,
     replay_window,
 )
 from tasks.schemas import F_LAST, NO_BOOK, REASONS, STATUSES, SUSPECT, VALID
@@ -36,11 +36,12 @@ class WindowReplay(Sampling):
     """
 
     def __init__(
-        self, *, levels: int, depth: int, interval_ns: int, clock: str, windows: Sequence[tuple[int, int]] | None, strict: bool, batch_rows: int
-    ) -> None:
-        super().__init__(depth, interval_ns, windows, batch_rows, starts_valid=False)
+        self, *, levels: int, depth: int, interval_ns: int, clock: str, windows: Sequence[tuple[int, int]] | None, strict: bool, batch_rows: int,
+        stale_after_ns: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(depth, interval_ns, windows, batch_rows, starts_valid=False, stale_after_ns=stale_after_ns)
         state = np.zeros(W_STATE_SIZE, np.int64)
-        state[W_STATUS], state[W_REASON], state[W_DIVERGED_MESSAGE] = NO_BOOK, REASONS.index("no_snapshot"), -1
+        state[W_STATUS], state[W_REASON] = NO_BOOK, REASONS.index("no_snapshot")
         self.book = WindowBook(
             px=np.zeros((2, levels + 1), np.int64),
             sz=np.zeros((2, levels + 1), np.int64),
@@ -48,6 +49,7 @@ class WindowReplay(Sampling):
             state=state,
             counters=np.zeros(len(W_COUNTERS), np.int64),
         )
+        self.proofs = WindowProofs(new_proof(), new_proof(), np.zeros(DIFFERENCE_SIZE, np.int64))
         self._levels, self._shown, self._clock_name, self._strict = levels, min(depth, levels), clock, strict
 
     def feed(self, columns: dict[str, np.ndarray], truth: np.ndarray, marks: np.ndarray = _NO_MARKS) -> Iterator[Samples]:
@@ -67,7 +69,7 @@ class WindowReplay(Sampling):
         while code == W_GRID_FULL:
             code, at, row = replay_window(
                 batch, at, n, truth, row, self.book, self.clock, self.top, self.rows, self.bbo, self.grid, self.trades,
-                self.windows, self._levels, self._shown,
+                self.windows, self._levels, self._shown, self.proofs,
             )  # fmt: skip
             yield self.take({**columns, "clock": running})
         if self._strict and self.diverged:
@@ -80,15 +82,15 @@ class WindowReplay(Sampling):
     @property
     def diverged(self) -> tuple[int, int] | None:
         """(message, level) of the first difference from the published book, both 0-based; None when there is none."""
-        message = int(self.book.state[W_DIVERGED_MESSAGE])
-        return None if message < 0 else (message, int(self.book.state[W_DIVERGED_LEVEL]))
+        number = self.proofs.published.number  # the sequence of a LOBSTER event is the number of its message
+        return None if number[P_DIVERGED_AT] < 0 else (int(number[P_SEQUENCE]), int(number[P_DIFFERENCE + 1]))
 
     def doubt(self) -> None:
         """A row was quarantined after the last one: the book is suspect from there on."""
         self.book.counters[K_QUARANTINED] += 1
         if self.book.state[W_STATUS] == VALID:
             self.book.state[W_STATUS], self.book.state[W_REASON] = SUSPECT, R_QUARANTINED
-            self.clock[T_STATUS], self.clock[T_REASON] = SUSPECT, R_QUARANTINED
+            self.clock[T_STATUS], self.clock[T_REASON], self.clock[T_SINCE] = SUSPECT, R_QUARANTINED, self.clock[T_NOW]
 
     def counters(self) -> dict[str, int]:
         """Counts by name, see window_kernels.W_COUNTERS."""
@@ -101,6 +103,19 @@ class WindowReplay(Sampling):
     def closing(self) -> dict[str, np.ndarray]:
         """No orders: only levels are known in a windowed file."""
         return {"side": np.zeros(0, np.uint8), "price": np.zeros(0, np.int64), "order_id": np.zeros(0, np.uint64), "size": np.zeros(0, np.int64)}
+
+    def opening(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """No orders, as in `closing`."""
+        return self.closing(), {"ns": -1}
+
+    def comparisons(self) -> dict[str, tuple[Proof, dict[str, Any]]]:
+        """What was compared on the way, by kind of truth."""
+        counted = self.counters()
+        crossed = {name: counted[name] for name in ("crossed", "locked", "crossed_halted")}
+        return {
+            "published": (self.proofs.published, {}),
+            "integrity": (self.proofs.integrity, {**crossed, "event_ends": counted["event_ends"]}),
+        }
 
     def end_facts(self) -> dict[str, Any]:
         """Levels held and the touch at the end, and the first difference from the published book."""

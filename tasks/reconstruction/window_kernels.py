@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.kernels import inner, kernel
 from tasks.reconstruction.book_kernels import A_ADD, A_CANCEL, A_CLEAR, A_FILL, A_MODIFY, A_TRADE, BID, R_QUARANTINED, S_BID
+from tasks.reconstruction.proof_kernels import note
 from tasks.reconstruction.sample_kernels import T_NOW, T_SEQUENCE, event_end, grid_until, trade_row, wanted
 from tasks.schemas import F_LAST, HALTED, NO_BOOK, SUSPECT, UNDEF_PRICE, VALID
 
@@ -22,17 +23,21 @@ WindowBatch = namedtuple("WindowBatch", "action side flags price size clock sequ
 # px, sz int64[2, N + 1] best first; held int64[2] levels held
 WindowBook = namedtuple("WindowBook", "px sz held state counters")
 
-W_STATUS, W_REASON, W_HALTED, W_SEEDED, W_DIVERGED_MESSAGE, W_DIVERGED_LEVEL, W_MESSAGES = range(7)
-W_EMPTIED, W_EMPTIED_PX = 7, 8  # the level that the running event removed: 1 + side, 0 for none; its price
-W_STATE_SIZE = 10
+# published, integrity: Proof of proof_kernels.py; difference int64[8] scratch
+WindowProofs = namedtuple("WindowProofs", "published integrity difference")
+
+W_STATUS, W_REASON, W_HALTED, W_SEEDED = range(4)
+W_EMPTIED, W_EMPTIED_PX = 4, 5  # the level that the running event removed: 1 + side, 0 for none; its price
+W_STATE_SIZE = 6
 
 W_COUNTERS = (
     "add", "cancel", "fill", "modify", "none", "clear", "trade",
     "event_ends", "crossed", "locked", "unknown_level", "over_cancel", "outside_window",
-    "revealed", "pruned", "truth_compared", "truth_matched", "halts", "quarantined_before",
+    "revealed", "pruned", "truth_compared", "truth_matched", "halts", "quarantined_before", "crossed_halted",
 )  # fmt: skip
 (K_ADD, K_CANCEL, K_FILL, K_MODIFY, K_NONE, K_CLEAR, K_TRADE, K_EVENT_ENDS, K_CROSSED, K_LOCKED, K_UNKNOWN, K_OVER, K_OUTSIDE,
- K_REVEALED, K_PRUNED, K_COMPARED, K_MATCHED, K_HALTS, K_QUARANTINED) = range(19)  # fmt: skip
+ K_REVEALED, K_PRUNED, K_COMPARED, K_MATCHED, K_HALTS, K_QUARANTINED,
+ K_CROSSED_HALTED) = range(20)  # fmt: skip
 R_HALT, R_TRUTH = 8, 9
 W_DONE, W_GRID_FULL = 0, 1
 
@@ -130,26 +135,61 @@ def _reveal(book, row, depth):
 
 
 @inner
-def _first_difference(book, row, depth):
-    """Level at which the book differs from the published row, -1 when it does not."""
+def _compare(book, row, depth, difference):
+    """(levels that either has, levels that are equal) of the book and a published row; the first that is not goes to difference int64[8]."""
+    levels = 0
+    matched = 0
+    difference[1] = -1
     for k in range(depth):
         for side in range(2):
             price = row[k, 2 if side == BID else 0]
-            size = row[k, 3 if side == BID else 1]
             held = k < book.held[side]
-            if held != (price != UNDEF_PRICE):
-                return k
-            if held and (book.px[side, k] != price or book.sz[side, k] != size):
-                return k
-    return -1
+            if not held and price == UNDEF_PRICE:
+                continue
+            size = row[k, 3 if side == BID else 1] if price != UNDEF_PRICE else 0
+            levels += 1
+            if held and book.px[side, k] == price and book.sz[side, k] == size:
+                matched += 1
+            elif difference[1] < 0:
+                difference[0] = side
+                difference[1] = k
+                difference[2] = price
+                difference[3] = size
+                difference[4] = -1
+                difference[5] = book.px[side, k] if held else UNDEF_PRICE
+                difference[6] = book.sz[side, k] if held else 0
+                difference[7] = -1
+    return levels, matched
+
+
+@inner
+def _check_touch(book, halted, now, sequence, integrity, difference):
+    """Count a crossed or locked book, apart while trading is halted, where it is legal; `integrity` is a Proof (see proof_kernels.py)."""
+    good = book.px[0, 0] < book.px[1, 0]
+    if not good and halted:
+        book.counters[K_CROSSED_HALTED] += 1
+        return
+    if book.px[0, 0] > book.px[1, 0]:
+        book.counters[K_CROSSED] += 1
+    elif not good:
+        book.counters[K_LOCKED] += 1
+    if not good:
+        difference[0] = 0
+        difference[1] = 0
+        for side in range(2):
+            difference[2 + 3 * side] = book.px[side, 0]
+            difference[3 + 3 * side] = book.sz[side, 0]
+            difference[4 + 3 * side] = -1
+    note(integrity, good, now, sequence, 1, 1 if good else 0, difference)
 
 
 @kernel
-def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid, trades, windows, depth, shown):
+def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid, trades, windows, depth, shown, proofs):
     """Apply records start..n-1; truth int64[m, depth, 4] holds the published book after each event end, `row` is the next one to use.
 
-    depth: levels of the file; shown: of them written, the rest of each row is empty. Returns (code, next record, next row): W_DONE, or
-    W_GRID_FULL (empty the grid buffer and go on). A difference from the truth makes the book suspect from there on; it is not repaired.
+    depth: levels of the file; shown: of them written, the rest of each row is empty; proofs: WindowProofs, what was compared. Returns (code,
+    next record, next row): W_DONE, or W_GRID_FULL (empty the grid buffer and go on). A difference from the truth makes the book suspect from
+    there on; it is not repaired.
     Twin: tests/oracles/naive_window.py
     """
     state = book.state
@@ -190,7 +230,8 @@ def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid
             counters[K_NONE] += 1
             if batch.price[i] != UNDEF_PRICE:  # a halt message: -1 halted, 0 quoting resumes, 1 trading resumes
                 counters[K_HALTS] += 1
-                state[W_HALTED] = 1 if batch.price[i] < 0 else 0
+                # Quoting that resumes is no trading yet: the halt lasts until trading does.
+                state[W_HALTED] = 0 if batch.price[i] > 0 else 1
         if not ends:
             continue
         if not state[W_SEEDED]:
@@ -202,17 +243,13 @@ def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid
         else:
             _reveal(book, truth[row], depth)
             counters[K_COMPARED] += 1
-            level = _first_difference(book, truth[row], depth)
-            if level < 0:
+            levels, matched = _compare(book, truth[row], depth, proofs.difference)
+            if levels == matched:
                 counters[K_MATCHED] += 1
-            else:
-                if state[W_DIVERGED_MESSAGE] < 0:
-                    state[W_DIVERGED_MESSAGE] = state[W_MESSAGES]
-                    state[W_DIVERGED_LEVEL] = level
-                if state[W_STATUS] == VALID:
-                    state[W_STATUS] = SUSPECT
-                    state[W_REASON] = R_TRUTH
-        state[W_MESSAGES] += 1
+            elif state[W_STATUS] == VALID:
+                state[W_STATUS] = SUSPECT
+                state[W_REASON] = R_TRUTH
+            note(proofs.published, levels == matched, now, np.int64(batch.sequence[i]), levels, matched, proofs.difference)
         state[W_EMPTIED] = 0
         row += 1
         counters[K_EVENT_ENDS] += 1
@@ -222,10 +259,7 @@ def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid
                 top.px[side, k] = book.px[side, k] if held else UNDEF_PRICE
                 top.sz[side, k] = book.sz[side, k] if held else 0
         if book.held[0] > 0 and book.held[1] > 0:
-            if book.px[0, 0] > book.px[1, 0]:
-                counters[K_CROSSED] += 1
-            elif book.px[0, 0] == book.px[1, 0]:
-                counters[K_LOCKED] += 1
+            _check_touch(book, state[W_HALTED] == 1, now, np.int64(batch.sequence[i]), proofs.integrity, proofs.difference)
         clock[T_SEQUENCE] = batch.sequence[i]
         halted = state[W_HALTED] == 1 and state[W_STATUS] == VALID
         event_end(clock, top, rows, bbo, width, i, HALTED if halted else state[W_STATUS], R_HALT if halted else state[W_REASON], is_wanted)

@@ -7,7 +7,7 @@ from math import floor
 from typing import NamedTuple
 
 UNDEF_PRICE = 2**63 - 1
-WORSE = ["valid", "stale", "suspect", "no_book", "halted"]
+WORSE = ["valid", "stale", "halted", "suspect", "no_book"]
 
 
 class Trade(NamedTuple):
@@ -17,6 +17,8 @@ class Trade(NamedTuple):
     size: int
     side: str
     status: str
+    reason: str = ""
+    status_since: int = 0
 
 
 def time_bars(trades: list[Trade], interval: int, clock: str) -> list[dict]:
@@ -47,6 +49,8 @@ def activity_bars(trades: list[Trade], kind: str, size: int, clock: str) -> tupl
 def summary(trades: list[Trade], start: int, end: int) -> dict:
     prices = [t.price for t in trades]
     volume = sum(t.size for t in trades)
+    worst = max((t.status for t in trades), key=WORSE.index)
+    first = next(t for t in trades if t.status == worst)
     return {
         "ts_event": start,
         "ts_close": end,
@@ -60,5 +64,7 @@ def summary(trades: list[Trade], start: int, end: int) -> dict:
         "buy_volume": sum(t.size for t in trades if t.side == "B"),
         "sell_volume": sum(t.size for t in trades if t.side == "A"),
         "valid_share": sum(t.status == "valid" for t in trades) / len(trades),
-        "status": max((t.status for t in trades), key=WORSE.index),
+        "status": worst,
+        "reason": first.reason,
+        "status_since": first.status_since,
     }

@@ -30,14 +30,17 @@ STATUSES = ["valid", "suspect", "stale", "no_book", "halted"]
 
 price = st.one_of(st.integers(-5, 5), st.integers(-(10**15), 10**15), st.sampled_from([-(2**63), 2**63 - 2, -(2**62), 2**31, 2**31 - 1]))
 size = st.one_of(st.integers(0, 9), st.integers(0, 2**32 - 1))
-trade = st.builds(Trade, st.integers(-40, 200), st.integers(0, 200), price, size, st.sampled_from("ABN"), st.sampled_from(STATUSES))
+trade = st.builds(
+    Trade, st.integers(-40, 200), st.integers(0, 200), price, size, st.sampled_from("ABN"), st.sampled_from(STATUSES),
+    st.sampled_from(["", "unknown_id", "gap"]), st.integers(0, 200),
+)  # fmt: skip
 
 
 def write_trades(path: Path, trades: list[Trade], *, group: int = 1 << 20, statistics: bool = True) -> Path:
     n = len(trades)
     known = {name: [getattr(t, name) for t in trades] for name in Trade._fields}
     zero = dict.fromkeys(("publisher_id", "instrument_id", "order_id", "flags", "sequence", "bid_px_00", "ask_px_00", "bid_sz_00", "ask_sz_00"), 0)
-    text = {"symbol": "ARL", "side_method": "feed", "reason": ""}
+    text = {"symbol": "ARL", "side_method": "feed"}
     columns = {f.name: known.get(f.name, [{**zero, **text}.get(f.name)] * n) for f in TRADES}
     pq.write_table(pa.table(columns, schema=TRADES), path, row_group_size=group, write_statistics=statistics)
     return path
@@ -46,7 +49,7 @@ def write_trades(path: Path, trades: list[Trade], *, group: int = 1 << 20, stati
 def read_bars(path: Path) -> list[dict]:
     table = pq.read_table(path)
     assert table.schema.equals(BARS)
-    for name in ("ts_event", "ts_close"):
+    for name in ("ts_event", "ts_close", "status_since"):
         table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.int64()))
     rows = table.drop_columns(["publisher_id", "instrument_id", "symbol"]).to_pylist()
     assert set(table["instrument_id"].to_pylist()) <= {PARTITION.instrument_id}

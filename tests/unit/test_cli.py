@@ -109,7 +109,9 @@ def test_help_and_settings_import_nothing_heavy_and_a_plan_no_orchestration(lake
 def test_help_names_every_command_and_option(bookmill):
     code, out, _ = bookmill("--help")
     assert code == 0
-    assert {"run", "demo", "generate", "sql", "layers", "bootstrap", "config", "quarantine"} <= set(re.findall(r"[a-z]+", out))
+    assert {"run", "demo", "generate", "sql", "layers", "book", "queue", "orders", "certify", "bootstrap", "config", "quarantine"} <= set(
+        re.findall(r"[a-z]+", out)
+    )
     code, out, _ = bookmill("run", "mbo", "--help")
     assert (code, "--dry-run" in out, "--on-book-error" in out) == (0, True, True)
 

@@ -7,12 +7,13 @@ import pyarrow.parquet as pq
 
 from tasks.aggregation.aggregate import aggregate
 from tasks.partitions import MboRecipe, digest
+from tasks.reconstruction.certify import certify
 from tasks.reconstruction.heatmap import build_heatmap
 from tasks.reconstruction.rebuild import rebuild
 from tasks.schemas import CODE_VERSION, F_LAST, MBO_RECORD
 from tests.lake_building import PARTITION, write_events
 
-PINNED = {"1": "8e098ef61460d28b"}
+PINNED = {"2": "a439e1277a2ce561"}
 
 
 def records() -> np.ndarray:
@@ -37,6 +38,7 @@ def test_rows_change_only_together_with_the_code_version(tmp_path):
     rebuilt = rebuild(tmp_path, PARTITION, events, recipe)
     aggregate(tmp_path, PARTITION, recipe)
     assert build_heatmap(tmp_path, PARTITION, events, rebuilt, recipe)
+    certify(tmp_path, PARTITION, recipe)
     found = {
         path.relative_to(tmp_path).parts[0]: pq.read_table(path, partitioning=None).to_pylist()
         for path in sorted(tmp_path.rglob("*.parquet"))

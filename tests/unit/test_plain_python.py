@@ -45,11 +45,14 @@ def test_the_whole_run_by_hand_works_and_loads_no_prefect(plain):
     picture, counts, loaded = done.stdout.splitlines()
     assert (counts, loaded) == ("[{'events': 20000}]", "[]")
     assert (folder / "lake" / picture).read_bytes().startswith(b"\x89PNG")
-    made = {"events", "sources", "bbo", "mbp-10", "mbp-10-1s", "trades", "closing_book", "ohlcv-1s", "ohlcv-1m", "features-1s", "heatmap", "ledger"}
+    made = {
+        "events", "sources", "bbo", "mbp-10", "mbp-10-1s", "trades", "opening_book", "closing_book", "checkpoints", "ohlcv-1s", "ohlcv-1m",
+        "features-1s", "heatmap", "ledger",
+    }  # fmt: skip
     assert set(layers(folder / "lake")) == made
 
 
-@pytest.mark.parametrize("name", ["read", "gate"])
+@pytest.mark.parametrize("name", ["read", "gate", "ask"])
 def test_a_snippet_on_the_lake_runs(plain, name):
     folder, _ = plain
     done = run(block(name) + ("\nassert len(trades) and len(rows)\n" if name == "read" else ""), folder)
@@ -59,7 +62,7 @@ def test_a_snippet_on_the_lake_runs(plain, name):
 
 
 def test_every_python_block_is_one_that_is_run():
-    assert README.count("```python") == len(re.findall(r"<!-- run: \w+ -->\n```python\n", README)) == 3
+    assert README.count("```python") == len(re.findall(r"<!-- run: \w+ -->\n```python\n", README)) == 4
 
 
 def test_the_queries_of_the_readme_have_answers(plain):

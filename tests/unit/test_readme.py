@@ -25,10 +25,12 @@ from tasks import schemas
 from tasks.errors import BookmillError
 from tasks.events_file import truth_schema
 from tasks.heatmap_grid import GRID
-from tasks.reconstruction.layer_writer import CLOSING_BOOK
+from tasks.reconstruction.checkpoints import RESTING_ORDERS
 from tasks.scanning.check_kernels import REASON_TEXT
 from tasks.scanning.csv_field_kernels import REASONS as CSV_REASONS
 from tasks.scanning.formats import DATABENTO_COLUMNS, DATABENTO_OPTIONAL, SEVEN_COLUMNS
+from tasks.scanning.itch_kernels import REASONS as ITCH_REASONS
+from tasks.scanning.published_batches import REASONS as PUBLISHED_REASONS
 from validation.rules import FILE_RULES, Context
 from validation.suites import SUITES, suite_of
 
@@ -135,7 +137,9 @@ def row_reason_table() -> Table:
     lobster = {"message_type", "direction", "orderbook"}
     for kind, names in (
         ("CSV", [n for n in text if n not in lobster]), ("LOBSTER", [n for n in text if n in lobster]),
-        ("DBN", sorted(reasons_in("dbn.py"))), ("Parquet", sorted(reasons_in("parquet_source.py"))), ("all", sorted(reasons_in("decode.py"))),
+        ("DBN", sorted(reasons_in("dbn.py"))), ("ITCH", [n for n in ITCH_REASONS if n]), ("Parquet", sorted(reasons_in("parquet_source.py"))),
+        ("published books", [n for n in PUBLISHED_REASONS if n and n not in text]),
+        ("all", sorted(reasons_in("decode.py"))),
     ):  # fmt: skip
         for name in names:
             if "all" not in where.setdefault(name, []):
@@ -152,7 +156,11 @@ TABLES: dict[str, Callable[[], Table]] = {
     "bars": lambda: columns_of(schemas.BARS),
     "features": lambda: columns_of(schemas.FEATURES),
     "heatmap": lambda: columns_of(GRID),
-    "closing_book": lambda: columns_of(CLOSING_BOOK),
+    "closing_book": lambda: columns_of(RESTING_ORDERS),
+    "checkpoints": lambda: columns_of(schemas.CHECKPOINTS),
+    "certificate": lambda: columns_of(schemas.CERTIFICATE),
+    "published": lambda: columns_of(schemas.published_schema(1)),
+    "cbbo": lambda: columns_of(schemas.CBBO),
     "truth": lambda: columns_of(truth_schema(1)),
     "quarantine": lambda: columns_of(schemas.QUARANTINE),
     "sources": lambda: columns_of(schemas.SOURCES),

@@ -24,7 +24,7 @@ DEPTH = 3
 
 def run(records: np.ndarray, *, batch: int = 1 << 16, **options):
     """All samples of a replay as lists of plain tuples, and the replay."""
-    replay = Replay(depth=DEPTH, batch_rows=max(batch, 1), **options)
+    replay = Replay(depth=DEPTH, batch_rows=max(batch, 1), **{"audit_every": 1, **options})
     rows, bbo, grid, trades = [], [], [], []
     columns = columns_of(records)
 

@@ -22,7 +22,7 @@ EVIL = "<script>alert('&1')</script>"
 DAY = Partition("GLBX.MDP3", "2023-12-25", "ESH4", 1, 17)
 ODD = Partition("X/NAS", "2023-12-26", "0005 <b>/%2F", 2, 5)
 T0 = 1_703_514_600 * 10**9
-SECTIONS = ["Errors", "Partitions", "Books and bars", "Data quality", "Ledger", "Quarantine", "Throughput", "Memory", "What was run"]
+SECTIONS = ["Errors", "Partitions", "Books and bars", "Certificates", "Data quality", "Ledger", "Quarantine", "Throughput", "Memory", "What was run"]
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f0005fe02fe0def46b80000000049454e44ae426082"
 )

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.schemas import BARS, EVENTS, F_LAST, F_SNAPSHOT, FEATURES, TRADES, UNDEF_PRICE, books_schema
+from tasks.schemas import BARS, CBBO, EVENTS, F_LAST, F_SNAPSHOT, FEATURES, TRADES, UNDEF_PRICE, books_schema
 from validation import profile
 from validation.gate import GateReport, run_gate
 from validation.rules import Context
@@ -114,6 +114,18 @@ def good_features() -> Rows:
     )  # fmt: skip
 
 
+def good_consolidated() -> Rows:
+    times = [T0 + k * SECOND for k in range(N)]
+    rows = _rows(
+        CBBO, ts_event=times, ts_recv=[t + 500 for t in times], bid_px=999 * TICK, ask_px=1000 * TICK, bid_sz=range(4, 4 + N), ask_sz=3,
+        bid_ct=2, ask_ct=0, bid_venues=[[1]] * N, ask_venues=[[1, 2]] * N, venues=2, status_since=times,
+    )  # fmt: skip
+    for name, value in {"bid_px": UNDEF_PRICE, "bid_sz": 0, "bid_ct": 0, "bid_venues": [], "ask_venues": [2], "venues": 1}.items():
+        rows[name][0] = value  # publisher 1 has no book yet
+    rows["status"][0], rows["reason"][0] = "no_book", "no_snapshot"
+    return rows
+
+
 def put(column: str, value: Any, row: int = 5) -> Callable[[Rows], None]:
     """Replace one cell."""
 
@@ -178,12 +190,18 @@ LEVELS = {
 }
 DEEP = {**LEVELS, "levels_ordered": put("bid_px_01", 999 * TICK), "no_gap_levels": no_gap}
 ON_EVENTS = {
+    "status_began_before": put("status_since", T0 + 5 * SECOND + 501),
     "no_look_ahead": put("as_of", T0 + 5 * SECOND + 501),
     "time_ordered": put("as_of", T0 + 4 * SECOND + 499),
     "clock_ordered": late_first_row,
 }
-ON_GRID = {"no_look_ahead": put("as_of", T0 + 5 * SECOND + 1), "grid_equally_spaced": drop(5)}
+ON_GRID = {
+    "status_began_before": put("status_since", T0 + 5 * SECOND + 1),
+    "no_look_ahead": put("as_of", T0 + 5 * SECOND + 1),
+    "grid_equally_spaced": drop(5),
+}
 BAR = {
+    **STATUS,
     "high_is_highest": put_all(high=-4 * TICK, vwap=-5 * TICK),
     "low_is_lowest": put("low", -4 * TICK),
     "vwap_in_range": put("vwap", -2 * TICK + 1),
@@ -191,9 +209,21 @@ BAR = {
     "sides_within_volume": put("buy_volume", 8),
     "has_trades": put("trades", 0),
     "valid_share_is_share": put("valid_share", 1.0000001),
-    "status_known": put("status", "fine"),
     "no_nulls": put("open", None),
     "one_partition": put("symbol", "NQH4"),
+}
+
+CONSOLIDATED = {
+    **{name: change for name, change in STATUS.items() if name != "one_partition"},
+    "one_symbol": put("symbol", "NQH4", row=N - 1),
+    "sizes_fit_prices": put("ask_sz", 0),
+    "counts_fit_prices": put("bid_ct", 1, row=0),
+    "venues_fit_prices": put("ask_venues", [1, 2, 3]),
+    "venues_ascending": put("ask_venues", [2, 1]),
+    "time_ordered": put_all(ts_recv=T0 + 4 * SECOND + 499, status_since=T0),
+    "no_look_ahead": put("status_since", T0 + 5 * SECOND + 501),
+    "rows_differ": put_all(bid_sz=8, status_since=T0 + 4 * SECOND),
+    "no_nulls": put("ts_event", None),
 }
 
 # suite, context, good rows, rule name -> the break that only this rule may notice
@@ -241,6 +271,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[], Rows], dict[str, Callab
     }),
     "features": ("features", {}, good_features, {
         **STATUS,
+        "status_began_before": put("status_since", T0 + 5 * SECOND + 1),
         "spread_not_negative": put("spread", -1),
         "imbalance_within_one": put("imbalance_n", 1.0000001),
         "volatility_not_negative": put("realised_vol", -1e-12),
@@ -251,6 +282,11 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[], Rows], dict[str, Callab
         "finite_numbers": put("mid", math.nan),
         "last_side_known": put("last_side", "N"),
         "no_nulls": put("ofi", None),
+    }),
+    "consolidated": ("consolidated", {}, good_consolidated, CONSOLIDATED),
+    "consolidated-venue-clock": ("consolidated", {"clock": "ts_event"}, good_consolidated, {
+        **CONSOLIDATED, "time_ordered": put_all(ts_event=T0 + 4 * SECOND - 1, status_since=T0),
+        "no_look_ahead": put("status_since", T0 + 5 * SECOND + 1), "no_nulls": put("ts_recv", None),
     }),
 }  # fmt: skip
 
@@ -325,11 +361,12 @@ def test_every_suite_has_cases_and_every_rule_says_why_and_where():
         assert all(len(rule.why) > 20 and len(rule.look) > 15 for rule in rules), case
 
 
-@pytest.mark.parametrize("case", ["events", "books-grid", "books-events", "trades", "bars-time", "features"])
+@pytest.mark.parametrize("case", ["events", "books-grid", "books-events", "trades", "bars-time", "features", "consolidated"])
 def test_a_null_in_any_column_is_reported_where_null_has_no_meaning(tmp_path, case):
     suite, context, good, _ = CASES[case]
     schema = suite_of(suite, Context.of(context)).schema
     nullable = {"as_of", "mid", "microprice", "imbalance_1", "imbalance_n"}
+    nullable |= {"status_since"} if case in ("books-grid", "features") else set()
     paths = {}
     for name in schema.names:
         rows = good()
@@ -361,6 +398,8 @@ def _extremes(kind: pa.DataType) -> tuple[Any, Any]:
         return "", "\x00'\"%"
     if pa.types.is_floating(kind):
         return -math.inf, math.nan
+    if pa.types.is_list(kind):
+        return [], [65_535, 0, 0]
     limits = np.iinfo(np.int64 if pa.types.is_timestamp(kind) else kind.to_pandas_dtype())
     return int(limits.min), int(limits.max)
 

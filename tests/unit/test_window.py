@@ -28,7 +28,6 @@ from tests.strategies.windowed import (
     DELETE,
     EXECUTION,
     HALT,
-    HALTED,
     HIDDEN,
     START_NS,
     TRADING,
@@ -83,7 +82,7 @@ def states(messages: list[Message], suspect_from: int | None = None) -> list[tup
     """(status, reason) after each message."""
     found, halted = [], False
     for n, m in enumerate(messages):
-        halted = m.price == HALTED if m.kind == HALT else halted
+        halted = m.price != TRADING if m.kind == HALT else halted  # quoting that resumes is no trading yet
         doubtful = suspect_from is not None and n >= suspect_from
         found.append(("suspect", "truth_mismatch") if doubtful else ("halted", "halt") if halted else ("valid", ""))
     return found

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tasks.errors import UsageError
 from validation.rules import FILE_RULES, Context, Rule
-from validation.suites import bars, books, events, features, trades
+from validation.suites import bars, books, consolidated, events, features, trades
 
 
 class Suite(NamedTuple):
@@ -20,7 +20,7 @@ class Suite(NamedTuple):
 
 
 _MODULES: dict[str, tuple[Callable[[Context], pa.Schema], Callable[[Context], tuple[Rule, ...]]]] = {
-    module.__name__.rpartition(".")[2]: (module.schema, module.rules) for module in (events, books, trades, bars, features)
+    module.__name__.rpartition(".")[2]: (module.schema, module.rules) for module in (events, books, trades, bars, features, consolidated)
 }
 SUITES = tuple(_MODULES)
 

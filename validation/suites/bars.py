@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tasks.schemas import BARS, STATUSES, UNDEF_PRICE
-from validation.rules import Context, Rule, complete, one_of, one_partition
+from tasks.schemas import BARS, UNDEF_PRICE
+from validation.rules import Context, Rule, complete, one_partition
+from validation.suites.books import status_rules
 
 _BUILDER = "The bar builder in tasks/aggregation and the trades of that span; the trades gate says whether they were sound."
 
@@ -17,7 +18,7 @@ def schema(context: Context) -> pa.Schema:
 
 def rules(context: Context) -> tuple[Rule, ...]:
     """All expectations on bars; those on time depend on `context.time_bars`."""
-    return (*_BARS, *(_TIME_BARS if context.time_bars else _ACTIVITY_BARS), complete(BARS.names, look=_BUILDER), one_partition())
+    return (*_BARS, *status_rules(), *(_TIME_BARS if context.time_bars else _ACTIVITY_BARS), complete(BARS.names, look=_BUILDER), one_partition())
 
 
 _BARS = (
@@ -71,13 +72,6 @@ _BARS = (
         why="It is a share of the bar's trades, 0 to 1.",
         look=_BUILDER,
         holds="valid_share BETWEEN 0 AND 1",
-    ),
-    Rule(
-        "status_known",
-        "block",
-        why="Readers filter on status; a value they do not know is used as if it were valid, or lost.",
-        look="STATUSES in tasks/schemas.py and the bar builder.",
-        holds=one_of("status", STATUSES),
     ),
 )
 

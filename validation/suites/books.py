@@ -23,7 +23,8 @@ def schema(context: Context) -> pa.Schema:
 
 def rules(context: Context) -> tuple[Rule, ...]:
     """All expectations on book rows of this depth, on event ends or a grid."""
-    filled = (name for name in books_schema(context.depth).names if name != "as_of")
+    unknown = {"as_of", "status_since"} if context.grid else {"as_of"}  # before the first event of a grid
+    filled = (name for name in books_schema(context.depth).names if name not in unknown)
     return (*_levels(context), *status_rules(), *_times(context), complete(filled, look=_REPLAY), one_partition())
 
 
@@ -48,9 +49,20 @@ def status_rules() -> tuple[Rule, ...]:
             "reason_fits_status",
             "block",
             why="A valid row with a reason, or a doubtful one without, means that one of the two was carried over from another row.",
-            look="Where the status of the book is set in tasks/reconstruction. A stale row needs no reason: its age says it.",
-            holds="CASE WHEN status = 'valid' THEN reason = '' ELSE reason <> '' OR status = 'stale' END",
+            look="Where the status of the book is set in tasks/reconstruction.",
+            holds="CASE WHEN status = 'valid' THEN reason = '' ELSE reason <> '' END",
         ),
+    )
+
+
+def status_began(own: str) -> Rule:
+    """A status began at or before the row's `own` time."""
+    return Rule(
+        "status_began_before",
+        "block",
+        why="A status is told from the moment on at which it began; one that begins later was not known at the time of the row.",
+        look=_SAMPLER,
+        holds=f"status_since IS NULL OR {own} IS NULL OR status_since <= {own}",
     )
 
 
@@ -121,6 +133,7 @@ def _count_rule(has_counts: bool | None, most: str, cells: list[str]) -> str:
 def _times(context: Context) -> tuple[Rule, ...]:
     if context.grid:
         return (
+            status_began("ts_event"),
             _look_ahead("block", "ts_event", "A sample at T may hold only events that were complete at T; one later nanosecond is look-ahead."),
             _age("CASE WHEN as_of IS NULL THEN age_ns = -1 WHEN as_of > ts_event THEN true ELSE age_ns = ts_event::HUGEINT - as_of END"),
             Rule(
@@ -135,6 +148,7 @@ def _times(context: Context) -> tuple[Rule, ...]:
     # On event rows as_of is the running clock of the replay. In a snapshot, ts_event is the age of an order, and the replay runs on ts_recv.
     own = "ts_recv" if context.clock == "ts_recv" else "greatest(ts_event, ts_recv)"
     return (
+        status_began("as_of"),
         _look_ahead("warn", own, "The book of an event row ends with that event; a later as_of means that the source's clock stepped back."),
         _age("age_ns = CASE WHEN as_of IS NULL THEN -1 ELSE 0 END"),
         Rule(

@@ -6,11 +6,11 @@ import pyarrow as pa
 
 from tasks.schemas import FEATURES, SIDE_METHODS, SIDES, UNDEF_PRICE
 from validation.rules import Context, Rule, complete, every, one_letter, one_of, one_partition
-from validation.suites.books import status_rules
+from validation.suites.books import status_began, status_rules
 
 _FLOATS = tuple(f.name for f in FEATURES if pa.types.is_floating(f.type))
 _BOOK_FLOATS = ("mid", "microprice", "imbalance_1", "imbalance_n")  # undefined, hence null, where a side is empty
-_NULLABLE = {"as_of", *_BOOK_FLOATS}
+_NULLABLE = {"as_of", "status_since", *_BOOK_FLOATS}
 _FORMULA = "The features module in tasks/aggregation and the grid row of the same ts_event."
 
 
@@ -21,7 +21,8 @@ def schema(context: Context) -> pa.Schema:
 
 def rules(context: Context) -> tuple[Rule, ...]:
     """All expectations on features; nothing in them depends on the context."""
-    return (*_FEATURES, *status_rules(), complete((n for n in FEATURES.names if n not in _NULLABLE), look=_FORMULA), one_partition())
+    filled = complete((n for n in FEATURES.names if n not in _NULLABLE), look=_FORMULA)
+    return (*_FEATURES, *status_rules(), status_began("ts_event"), filled, one_partition())
 
 
 _FEATURES = (

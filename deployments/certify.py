@@ -1,0 +1,93 @@
+"""`bookmill certify`: the certificates of a lake, made where they are missing or out of date, as a table or JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.errors import UsageError
+from tasks.partitions import MboRecipe, Partition
+from tasks.publishing.report_sections import difference_text
+from tasks.reconstruction.certify import Certificate, certificate_facts, certify, day_before
+from tasks.storage import read_facts
+
+_STYLES = {"matched": "green", "diverged": "bold red", "no_truth": "yellow"}
+
+
+def print_certificates(lake: Path, truths: Sequence[str], symbols: Sequence[str], date: str, as_json: bool, strict: bool) -> int:
+    """Certify and print. truths: files of published books to hold the lake's books against besides. Returns the exit code: 0 when every book
+    agrees with all truth there is, 1 when one differs (with strict also when one has no truth)."""
+    read_truths(lake, truths)
+    partitions = [p for p in rebuilt_partitions(lake) if (not symbols or p.symbol in symbols) and date in ("", p.date)]
+    if not partitions:
+        raise UsageError(f"No rebuilt book of {lake} fits. `bookmill layers` lists what there is; `bookmill run mbo` rebuilds books.")
+    certificates = [certify(lake, p, recipe_of_lake(lake, p), day_before=day_before(lake, p)) for p in partitions]
+    if as_json:
+        print(json.dumps([{"verdict": c.verdict, "truths": certificate_facts(c)} for c in certificates], indent=2))
+    else:
+        _print_table(certificates)
+    verdicts = {c.verdict for c in certificates}
+    return int("diverged" in verdicts or (strict and "no_truth" in verdicts))
+
+
+def read_truths(lake: Path, truths: Sequence[str]) -> None:
+    """Bring files of published books into the lake. Raises UsageError naming every file that holds none."""
+    from tasks.scanning.inventory import scan
+    from tasks.scanning.published import decode_published
+
+    found = scan(truths) if truths else None
+    if found is None:
+        return
+    problems = [f"{r.path}: {r.error}" for r in found.rejected] + [f"{f.path}: holds events, not books" for f in found.files]
+    if problems:
+        raise UsageError(f"Not usable as truth: {'; '.join(problems)}. Allowed: mbp-10, mbp-1, tbbo, bbo-1s, bbo-1m as CSV, Parquet or DBN.")
+    for source in found.published:
+        decode_published(source, lake)
+
+
+def rebuilt_partitions(lake: Path) -> list[Partition]:
+    """The partitions that have a bbo layer, sorted."""
+    return sorted(Partition.of_path(path.relative_to(lake)) for path in (lake / "bbo").rglob("part-*.parquet"))
+
+
+def recipe_of_lake(lake: Path, partition: Partition) -> MboRecipe:
+    """The options that a certificate depends on, as the partition was made."""
+    depths = sorted(
+        int(folder.name.split("-")[1])
+        for folder in lake.glob("mbp-*")
+        if folder.name.count("-") == 1 and (lake / partition.path(folder.name)).exists()
+    )
+    if not depths:
+        raise UsageError(f"{partition} has no mbp layer in {lake}. Run it again: what is missing is made anew.")
+    return MboRecipe(depth=depths[-1], clock=read_facts(lake / partition.path("bbo"))["clock"])
+
+
+def _print_table(certificates: Sequence[Certificate]) -> None:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
+    for certificate in certificates:
+        style = _STYLES[certificate.verdict]
+        console.print(f"{certificate.partition}: [{style}]{certificate.verdict.replace('_', ' ')}[/{style}]")
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for row in certificate_facts(certificate):
+            if row["truth"] != "none":
+                table.add_row("", *_cells(row))
+        console.print(table)
+    said = [c.verdict for c in certificates]
+    console.print(f"{said.count('matched'):,} matched, {said.count('diverged'):,} diverged, {said.count('no_truth'):,} without a truth")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    verdict, style = row["verdict"].replace("_", " "), _STYLES[row["verdict"]]
+    if row["truth"] == "integrity":  # a crossed book can be real: no verdict over the rebuild
+        verdict, style = ("crossed", "yellow") if row["verdict"] == "diverged" else ("never crossed", "green")
+    states, levels = (f"{row[f'{name}_matched']:,} of {row[f'{name}_compared']:,} {name}" for name in ("states", "levels"))
+    found = difference_text(row)
+    told = f"first difference {found}" if found else f"to {row['last_compared']}"
+    source = Path(row["source"]).parts[0] if row["truth"] == "opening" else row["source"]
+    return [row["truth"], source, f"[{style}]{verdict}[/{style}]", states, levels, told]

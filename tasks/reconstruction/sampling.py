@@ -1,0 +1,154 @@
+"""Buffers, windows and clock that every replay shares, and what a batch gives. No book here; the loops are in sample_kernels.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tasks.reconstruction.sample_kernels import (
+    CLOCK_SIZE,
+    LAST_SIZE,
+    NEVER,
+    T_AS_OF,
+    T_BBO,
+    T_GRID,
+    T_INTERVAL,
+    T_NEXT,
+    T_NOW,
+    T_REASON,
+    T_ROWS,
+    T_SINCE,
+    T_STALE_AFTER,
+    T_STATUS,
+    T_TRADES,
+    Grid,
+    Rows,
+    Top,
+    Trades,
+    Windows,
+    first_grid_time,
+    grid_until,
+)
+from tasks.schemas import F_SNAPSHOT, NO_BOOK, UNDEF_PRICE, VALID
+
+GRID_ROOM = 8_192
+
+
+@dataclass
+class Samples:
+    """What one batch gave. events: the batch's columns plus `clock`; the buffers are valid until the next step only.
+
+    Counts n_rows, n_bbo, n_grid, n_trades say how much of each buffer is filled.
+    """
+
+    events: dict[str, np.ndarray]
+    rows: Rows
+    bbo: Rows
+    grid: Grid
+    trades: Trades
+    n_rows: int
+    n_bbo: int
+    n_grid: int
+    n_trades: int
+
+
+def _rows(depth: int, room: int) -> Rows:
+    # Columns a power of two apart would all fall into the same cache sets: a row of ten levels is 60 stores, one a column.
+    apart = room + 72
+    return Rows(
+        px=np.full((2 * depth, apart), UNDEF_PRICE, np.int64),  # what a shallower source never writes stays empty
+        sz=np.zeros((2 * depth, apart), np.int64),
+        ct=np.zeros((2 * depth, apart), np.uint32),
+        at=np.zeros(room, np.int64),
+        status=np.zeros(room, np.int8),
+        reason=np.zeros(room, np.int8),
+        since=np.zeros(room, np.int64),
+    )
+
+
+class Sampling:
+    """Buffers, windows and clock that every replay shares.
+
+    windows: half-open (start_ns, end_ns) spans in which rows are wanted, or None for all from the first event on. Batches may not be longer
+    than batch_rows. stale_after_ns: age from which on a grid row is stale, None for never.
+    """
+
+    def __init__(
+        self, depth: int, interval_ns: int, windows: Sequence[tuple[int, int]] | None, batch_rows: int, starts_valid: bool,
+        stale_after_ns: int | None = None,
+    ) -> None:  # fmt: skip
+        self.depth, self.interval_ns, self.batch_rows = depth, interval_ns, batch_rows
+        self.top = Top(
+            px=np.full((2, depth), UNDEF_PRICE, np.int64),
+            sz=np.zeros((2, depth), np.int64),
+            ct=np.zeros((2, depth), np.int64),
+            last=np.full(LAST_SIZE, -1, np.int64),
+        )
+        self.rows, self.bbo = _rows(depth, batch_rows), _rows(1, batch_rows)
+        room = GRID_ROOM
+        self.grid = Grid(rows=_rows(depth, room), time=np.zeros(room, np.int64), as_of=np.zeros(room, np.int64), sequence=np.zeros(room, np.uint32))
+        self.trades = Trades(
+            at=np.zeros(batch_rows, np.int64),
+            touch=np.zeros((4, batch_rows), np.int64),
+            status=np.zeros(batch_rows, np.int8),
+            reason=np.zeros(batch_rows, np.int8),
+            since=np.zeros(batch_rows, np.int64),
+        )
+        self.clock = np.zeros(CLOCK_SIZE, np.int64)
+        self.clock[T_AS_OF] = -1
+        self.clock[T_INTERVAL] = interval_ns
+        self.clock[T_SINCE] = -1
+        self.clock[T_STALE_AFTER] = NEVER if stale_after_ns is None else stale_after_ns
+        self.clock[T_STATUS], self.clock[T_REASON] = (VALID, 0) if starts_valid else (NO_BOOK, 1)
+        self._open = windows is None
+        self.windows: Windows | None = None
+        if windows is not None:
+            self._set_windows(windows)
+
+    def _set_windows(self, windows: Sequence[tuple[int, int]]) -> None:
+        spans = np.array(list(windows) or np.zeros((0, 2)), np.int64).reshape(-1, 2)
+        self.windows = Windows(start=spans[:, 0].copy(), end=spans[:, 1].copy())
+        self.clock[T_NEXT] = first_grid_time(spans[0, 0], self.interval_ns) if len(spans) else NEVER
+
+    def start(self, columns: dict[str, np.ndarray], clock_name: str) -> np.ndarray:
+        """The running clock int64[n] of a batch; without given windows the first batch opens the only one."""
+        clock = columns[clock_name]
+        if clock_name == "ts_event":
+            # ts_event in a snapshot is the age of the order, not a time at which the book was so.
+            clock = np.where(columns["flags"] & F_SNAPSHOT, columns["ts_recv"], clock)
+        running = np.maximum.accumulate(clock)
+        np.maximum(running, self.clock[T_NOW], out=running)
+        if self.windows is None:
+            self._set_windows([(int(running[0]), NEVER)])
+        if self.clock[T_SINCE] < 0:
+            self.clock[T_SINCE] = running[0]
+        return running
+
+    def take(self, events: dict[str, np.ndarray]) -> Samples:
+        """The filled part of all buffers; they count as empty afterwards."""
+        n_rows, n_bbo, n_grid, n_trades = (int(self.clock[k]) for k in (T_ROWS, T_BBO, T_GRID, T_TRADES))
+        self.clock[[T_ROWS, T_BBO, T_GRID, T_TRADES]] = 0
+        return Samples(events, self.rows, self.bbo, self.grid, self.trades, n_rows, n_bbo, n_grid, n_trades)
+
+    def touch_facts(self) -> dict[str, Any]:
+        """The touch after the last complete event."""
+        px, sz = self.top.px[:, 0].tolist(), self.top.sz[:, 0].tolist()
+        return {name: [p, s] if p != UNDEF_PRICE else None for name, p, s in zip(("best_bid", "best_ask"), px, sz, strict=True)}
+
+    @property
+    def last_ns(self) -> int:
+        """Clock time of the last complete event, -1 before the first."""
+        return int(self.clock[T_AS_OF])
+
+    def finish(self) -> Iterator[Samples]:
+        """The grid rows that are still due: to the end of the windows, or to the first grid time at or after the last event."""
+        if self.windows is None:
+            return
+        end = -(-int(self.clock[T_NOW]) // self.interval_ns) * self.interval_ns + 1 if self._open else NEVER
+        done = False
+        while not done:
+            done = grid_until(self.clock, self.top, self.grid, self.windows, self.depth, end)
+            yield self.take({})
