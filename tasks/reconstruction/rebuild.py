@@ -153,7 +153,8 @@ def _run(
             if progress:
                 progress(n)
         if len(marks) and marks[-1] >= at:
-            (window_replay if windowed else replay).doubt()
+            for samples in (window_replay if windowed else replay).doubt():
+                writer.write(samples)
     return window_replay if windowed else replay
 
 

@@ -122,8 +122,9 @@ class Replay(Sampling):
             starts = np.flatnonzero(inside & (~before | clears))
             broken = np.flatnonzero(before & ~inside & clears)  # a clear right after it: it was given up
             ends = np.union1d(np.flatnonzero(before & ~inside & ~clears), np.flatnonzero(inside & ((flags & F_LAST) != 0)) + 1)
-            stops += [(p, self._snapshot_broken) for p in broken.tolist()]
-            stops += [(p, self._snapshot_ends) for p in ends.tolist()] + [(p, self._snapshot_starts) for p in starts.tolist()]
+            # A clear right after the last record of a whole snapshot breaks nothing off: its end is listed, and so told, first.
+            stops += [(p, self._snapshot_ends) for p in ends.tolist()] + [(p, self._snapshot_broken) for p in broken.tolist()]
+            stops += [(p, self._snapshot_starts) for p in starts.tolist()]
             self._in_snapshot = bool(inside[-1])
         self._unsaved += n
         if self._checkpoint_every and self._unsaved >= max(self._checkpoint_every, 4 * int(self.book.arrays.state[LIVE])):
@@ -167,8 +168,9 @@ class Replay(Sampling):
             "The feed lost a message before it; rerun with --on-book-error suspect to mark the interval instead."
         )
 
-    def doubt(self) -> None:
-        """A row was quarantined after the last one: what follows is suspect, the book as it stands at the end too."""
+    def doubt(self) -> Iterator[Samples]:
+        """A row was quarantined after the last one: what follows is suspect, the book as it stands at the end too; not what was before."""
+        yield from self.grid_to(int(self.clock[T_NOW]))
         state = self.book.arrays.state
         self.book.arrays.counters[C_QUARANTINED] += 1
         if state[STATUS] == VALID:

@@ -148,6 +148,12 @@ class Sampling:
         if self.windows is None:
             return
         end = -(-int(self.clock[T_NOW]) // self.interval_ns) * self.interval_ns + 1 if self._open else NEVER
+        yield from self.grid_to(end)
+
+    def grid_to(self, end: int) -> Iterator[Samples]:
+        """The grid rows before `end` from the book as it stands after the last complete event."""
+        if self.windows is None:
+            return
         done = False
         while not done:
             done = grid_until(self.clock, self.top, self.grid, self.windows, self.depth, end)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tasks.reconstruction.book import OrderBook
-from tasks.reconstruction.book_kernels import REASON, STATUS
+from tasks.reconstruction.book_kernels import C_ADD, C_CANCEL, C_FILL, C_MODIFY, C_TRADE, LIVE, REASON, STATUS
 from tasks.reconstruction.proof_kernels import DIFFERENCE_SIZE, P_GOOD, P_OPEN, P_SPANS, Proof, compare_states, new_proof, note_states
 from tasks.schemas import REASONS, STATUSES, SUSPECT, UNDEF_PRICE, VALID
 
@@ -60,8 +60,10 @@ class SnapshotTruth:
     _is_opening: bool = False
 
     def begin(self, book: OrderBook, is_first: bool) -> None:
-        """A snapshot starts; `book` stands as it was before. is_first: nothing but this came before it."""
-        known = int(book.arrays.state[STATUS]) in (VALID, SUSPECT)
+        """A snapshot starts; `book` stands as it was before. is_first: no record came before it; where only clears did, it is so too."""
+        state, counters = book.arrays.state, book.arrays.counters
+        is_first = is_first or (state[LIVE] == 0 and not counters[[C_ADD, C_CANCEL, C_FILL, C_MODIFY, C_TRADE]].any())
+        known = int(state[STATUS]) in (VALID, SUSPECT)
         self._before = BookImage.of(book) if known and not is_first else None
         self._started, self._is_opening = True, is_first
 

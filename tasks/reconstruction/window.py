@@ -85,8 +85,9 @@ class WindowReplay(Sampling):
         number = self.proofs.published.number  # the sequence of a LOBSTER event is the number of its message
         return None if number[P_DIVERGED_AT] < 0 else (int(number[P_SEQUENCE]), int(number[P_DIFFERENCE + 1]))
 
-    def doubt(self) -> None:
-        """A row was quarantined after the last one: the book is suspect from there on."""
+    def doubt(self) -> Iterator[Samples]:
+        """A row was quarantined after the last one: the book is suspect from there on, and not before."""
+        yield from self.grid_to(int(self.clock[T_NOW]))
         self.book.counters[K_QUARANTINED] += 1
         if self.book.state[W_STATUS] == VALID:
             self.book.state[W_STATUS], self.book.state[W_REASON] = SUSPECT, R_QUARANTINED

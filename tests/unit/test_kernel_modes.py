@@ -43,7 +43,7 @@ def zeros(*shape, dtype=np.int64):
     return np.zeros(shape, dtype)
 
 letters = zeros(3, dtype=np.uint8)
-rows = sk.Rows(zeros(8, 8)[:1], zeros(2, 8), zeros(2, 8, dtype=np.uint32), zeros(8), zeros(8, dtype=np.int8), zeros(8, dtype=np.int8))
+rows = sk.Rows(zeros(8, 8)[:1], zeros(2, 8), zeros(2, 8, dtype=np.uint32), zeros(8), zeros(8, dtype=np.int8), zeros(8, dtype=np.int8), zeros(8))
 grid, clock = sk.Grid(rows, zeros(8), zeros(8), zeros(8, dtype=np.uint32)), zeros(sk.CLOCK_SIZE)
 clock[sk.T_INTERVAL] = 5
 print([
