@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import glob
-import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-
 from config.settings import Settings
-from flows.policies import equip
+from flows.book_run import BookRun
 from flows.proof_stages import ProofStages
 from flows.run import RunFailed
 from tasks.aggregation.aggregate import aggregate_layers, is_aggregated
@@ -22,10 +19,6 @@ from tasks.aggregation.task import aggregate_partitions
 from tasks.errors import BookmillError
 from tasks.filtering.predicate import output_windows
 from tasks.partitions import MboRecipe, Partition, SourceFile
-from tasks.publishing import ledger
-from tasks.publishing.draw import are_drawn, picture_markdown
-from tasks.publishing.report import RunFacts, certificate_rows, markdown_summary, partition_fields, table_rows
-from tasks.publishing.task import draw_heatmaps, publish_report, write_ledgers
 from tasks.reconstruction.heatmap import LAYER, heatmap_stamp
 from tasks.reconstruction.layer_writer import layer_names
 from tasks.reconstruction.rebuild import in_time_order, is_rebuilt, rebuild_stamp, starts_clean
@@ -35,9 +28,7 @@ from tasks.scanning.gate_quarantine import quarantine_rows
 from tasks.scanning.inventory import scan
 from tasks.scanning.task import decode_sources
 from tasks.specs import parse_bar
-from tasks.storage import contents, is_done, read_footer
-from validation.gate import GateReport
-from validation.task import gate, rules_digest
+from tasks.storage import contents, is_done
 
 # Files that one gate judges together: Great Expectations costs 0.1 s a call, whatever the number of files.
 GATE_FILES = 200
@@ -48,12 +39,12 @@ SHOWN_FACTS = ("rows_in", "crossed", "locked", "anomalies", "statuses", "event_e
 CARRY_DAYS = 5
 
 
-class MboRun(ProofStages):
+class MboRun(ProofStages, BookRun[BookJob]):
     """A run of the market-by-order flow; each method is one stage and returns what the next one works on."""
 
     def __init__(self, lake: str, recipe: MboRecipe, settings: Settings) -> None:
         super().__init__("market-by-order", Path(lake), settings)
-        self.recipe = recipe
+        self.recipe, self.command = recipe, "bookmill run mbo"
         self.rejected: list[dict[str, Any]] = []
         self.decoded: list[Decoded] = []
         self.books: dict[Partition, BookJob] = {}
@@ -93,22 +84,22 @@ class MboRun(ProofStages):
         for partition in sorted(parts):
             windows = tuple(output_windows(self.recipe.filter, partition.date)) if limited else None
             jobs.append(BookJob(partition, tuple(sorted(p.path for p in parts[partition])), windows, None, sum(p.rows for p in parts[partition])))
-        return self._known(jobs)
+        return self.known(jobs)
 
     def gate_events(self, jobs: list[BookJob]) -> list[BookJob]:
         """Judge the events; rows that may not go on are quarantined, files that may not are failed."""
         by_path = {path: job for job in jobs for path in job.events}
-        for report in self._gate("events", list(by_path), {"clock": self.recipe.clock}):
+        for report in self.gate("events", list(by_path), {"clock": self.recipe.clock}):
             for path, bad in report.quarantine.items():
                 name = Path(path).relative_to(self.lake).as_posix()
                 removed = quarantine_rows(self.lake, name, bad.rows, list(bad.reasons), "gate:events")
                 self.log.warning("%s: %d rows quarantined by the gate", name, removed)
         kept = []
-        for job in self._alive(jobs):
+        for job in self.alive(jobs):
             events = tuple(path for path in job.events if (self.lake / path).exists())
             if events:
                 kept.append(replace(job, events=events))
-        return self._known(kept)
+        return self.known(kept)
 
     def reconstruct(self, jobs: list[BookJob]) -> list[BookJob]:
         """Books of every partition; those that go on from the day before come after it, one wave a day."""
@@ -135,7 +126,7 @@ class MboRun(ProofStages):
             built = {o.subject: o.value for o in outcomes}
             done += [replace(job, rebuilt=built[str(job.partition)]) for job in now if str(job.partition) in built]
             waiting = later
-        return self._known(sorted(done, key=lambda j: j.partition))
+        return self.known(sorted(done, key=lambda j: j.partition))
 
     def gate_books(self, jobs: list[BookJob]) -> list[BookJob]:
         """Judge books and trades."""
@@ -148,23 +139,23 @@ class MboRun(ProofStages):
         grid: dict[tuple[Any, ...] | None, list[str]] = defaultdict(list)
         for job in jobs:
             grid[job.windows].append(job.partition.path(names["grid"]))
-        self._gate("books", [j.partition.path("bbo") for j in jobs], {**base, "depth": 1})
-        self._gate("books", [j.partition.path(names["rows"]) for j in jobs], {**base, "depth": self.recipe.depth})
+        self.gate("books", [j.partition.path("bbo") for j in jobs], {**base, "depth": 1})
+        self.gate("books", [j.partition.path(names["rows"]) for j in jobs], {**base, "depth": self.recipe.depth})
         for windows, paths in grid.items():
             context = {**base, "depth": self.recipe.depth, "grid": True, "interval_ns": self.recipe.interval_ns, "windows": windows}
-            self._gate("books", paths, context)
-        self._gate("trades", [j.partition.path("trades") for j in jobs], base)
-        return self._alive(jobs)
+            self.gate("books", paths, context)
+        self.gate("trades", [j.partition.path("trades") for j in jobs], base)
+        return self.alive(jobs)
 
     def certify(self, jobs: list[BookJob]) -> list[BookJob]:
         """A certificate for every partition, and the consolidated touch of symbols with several publishers."""
         rows = {job.partition: job.rows for job in jobs}
         self.prove([j.partition for j in jobs], rows)
-        alive = self._alive(jobs)
+        alive = self.alive(jobs)
         paths = self.consolidated([j.partition for j in alive], rows)
         if paths:
-            self._gate("consolidated", paths, {"clock": self.recipe.clock})
-        return self._alive(alive)
+            self.gate("consolidated", paths, {"clock": self.recipe.clock})
+        return self.alive(alive)
 
     def aggregate(self, jobs: list[BookJob]) -> list[BookJob]:
         """Bars, features and heatmap grids."""
@@ -184,9 +175,9 @@ class MboRun(ProofStages):
         """Judge bars and features."""
         *_bars, features = aggregate_layers(self.recipe)
         for spec in map(parse_bar, self.recipe.bars):
-            self._gate("bars", [j.partition.path(spec.layer) for j in jobs], {"clock": self.recipe.clock, "time_bars": spec.kind == "time"})
-        self._gate("features", [j.partition.path(features) for j in jobs], {"clock": self.recipe.clock})
-        return self._alive(jobs)
+            self.gate("bars", [j.partition.path(spec.layer) for j in jobs], {"clock": self.recipe.clock, "time_bars": spec.kind == "time"})
+        self.gate("features", [j.partition.path(features) for j in jobs], {"clock": self.recipe.clock})
+        return self.alive(jobs)
 
     def draw(self, jobs: list[BookJob], most: int) -> None:
         """Heatmap grids and pictures of the largest partitions."""
@@ -197,123 +188,7 @@ class MboRun(ProofStages):
         )  # fmt: skip
         drawn = {o.subject for o in outcomes if o.value is not None}
         partitions = [j.partition for j in chosen if str(j.partition) in drawn]
-        self.stage(
-            draw_heatmaps, self.batches(partitions, lambda p: self.books[p].rows), lambda p: are_drawn(self.lake, p), "partitions",
-            clock=self.recipe.clock,
-            contents=lambda batch: contents(self.lake, [p.path(LAYER) for p in batch]),
-        )  # fmt: skip
-
-    def write_ledger(self, jobs: list[BookJob]) -> None:
-        """The ledger of every partition."""
-        self.ledger: list[dict[str, Any]] = []
-        outcomes = self.stage(
-            write_ledgers, self.batches([j.partition for j in jobs], lambda p: 50_000), lambda p: (self.lake / p.path("ledger")).exists(),
-            "partitions", contents=self._all_contents,
-        )  # fmt: skip
-        for outcome in outcomes:
-            self.ledger += outcome.value
-            self.progress.finish(outcome.subject)
-        self.ledger += ledger.outside_partitions(self.lake, [job.partition for job in jobs])
-
-    def report(self, sources: Sequence[str]) -> dict[str, Any]:
-        """Write the report, publish the artifacts, and say how it went. Raises RunFailed when a source or partition failed."""
-        facts = self.facts(sources)
-        publish: Any = equip(publish_report, self.settings, persist_result=False, cache_policy=None)
-        path = publish(str(self.lake), facts)
-        create_markdown_artifact(key="bookmill-run", markdown=markdown_summary(facts), description="What the run did")
-        create_table_artifact(key="bookmill-partitions", table=table_rows(facts), description="Partitions of the run")
-        for number, entry in enumerate(self._drawn(facts)[:PICTURES]):
-            create_markdown_artifact(key=f"bookmill-heatmap-{number + 1}", markdown=picture_markdown(*entry), description="Heatmap")
-        if facts.certificates:
-            create_table_artifact(key="bookmill-certificates", table=certificate_rows(facts), description="Books against their truth")
-        create_link_artifact(key="bookmill-report", link=Path(path).as_uri(), link_text="HTML report", description="Report of the run")
-        summary = {**facts.to_json(), "report": path, "lake": str(self.lake), "peak_rss_bytes": max((b for _, b in self.memory), default=0)}
-        if self.failed or self.rejected:
-            nothing = not any(p["status"] == "done" for p in summary["partitions"])
-            raise RunFailed(facts.sentence, summary, 2 if nothing else 1)
-        return summary
-
-    def _drawn(self, facts: RunFacts) -> list[tuple[str, Path]]:
-        """(partition, PNG) of the partitions that have a picture."""
-        found = [
-            (f"{e['partition']['symbol']} {e['partition']['date']}", (self.lake / e["outputs"][LAYER]["path"]).with_suffix(".png"))
-            for e in facts.partitions
-            if LAYER in e["outputs"]
-        ]
-        return [(name, path) for name, path in found if path.exists()]
-
-    def facts(self, sources: Sequence[str]) -> RunFacts:
-        """All that the run says about itself."""
-        partitions = []
-        for job in sorted(self.books.values(), key=lambda j: j.partition):
-            error = self.failed.get(str(job.partition), "")
-            built = job.rebuilt
-            partitions.append({
-                "partition": partition_fields(job.partition), "status": "failed" if error else "done", "error": error,
-                "outputs": self._outputs(job.partition) if built else {},
-                "counts": {name: built.facts[name] for name in SHOWN_FACTS} if built else {},
-            })  # fmt: skip
-        known = {str(p) for p in self.books}
-        broken = [{"path": name, "error": error} for name, error in self.failed.items() if name not in known]
-        return RunFacts(
-            run_id=self.run_id, command="bookmill run mbo " + " ".join(sources), started=self.started, finished=self.finished(), code=self.code,
-            recipe=asdict(self.recipe), hardware=self.hardware, stages=self.stages, partitions=partitions, gates=self.gates,
-            ledger=getattr(self, "ledger", []), memory=self.memory, rejected=[*self.rejected, *broken], certificates=self.certificates,
-        )  # fmt: skip
-
-    def _outputs(self, partition: Partition) -> dict[str, dict[str, Any]]:
-        found = {}
-        for layer in ledger.layers_of(self.lake, partition):
-            for path in ledger.layer_files(self.lake, partition, layer):
-                found[layer] = {"path": path.relative_to(self.lake).as_posix(), "rows": int((read_footer(path) or {}).get("bookmill.rows", 0))}
-        return found
-
-    def _known(self, jobs: list[BookJob]) -> list[BookJob]:
-        self.books |= {job.partition: job for job in jobs}
-        return jobs
-
-    def _alive(self, jobs: list[BookJob]) -> list[BookJob]:
-        return [job for job in jobs if str(job.partition) not in self.failed]
-
-    def _gate(self, suite: str, paths: list[str], context: dict[str, Any]) -> list[GateReport]:
-        """Judge files in groups; partitions of blocked files are failed."""
-        equipped, start, rules = equip(gate, self.settings), time.perf_counter(), rules_digest(suite, context)
-        if suite != "events":
-            # No trade in a partition, or no row in the hours wanted, is no fault; how many rows there are is in the ledger.
-            paths = [path for path in paths if int((read_footer(self.lake / path) or {}).get("bookmill.rows", 1))]
-        futures = []
-        for at in range(0, len(paths), GATE_FILES):
-            group = tuple(paths[at : at + GATE_FILES])
-            label = str(Partition.of_path(group[0])) + (f" and {len(group) - 1} more" if len(group) > 1 else "")
-            futures.append(
-                equipped.submit(
-                    suite=suite,
-                    lake=str(self.lake),
-                    paths=group,
-                    contents=contents(self.lake, group),
-                    rules=rules,
-                    context=context,
-                    label=label,
-                    run=self.work,
-                )
-            )
-        reports = [future.result() for future in futures]
-        seconds, rows = round(time.perf_counter() - start, 3), sum(r.rows for r in reports)
-        self.stages.append(
-            {"stage": f"gate {Path(paths[0]).parts[0] if paths else suite}", "partition": "all", "seconds": seconds, "rows": rows, "bytes": 0}
-        )
-        for report in reports:
-            layer = Path(paths[0]).parts[0]
-            self.gates.append({**report.to_json(), "partition": f"{layer}, {report.files} file{'s' if report.files != 1 else ''}"})
-            for path in report.blocked_files:
-                partition = Partition.of_path(path)
-                said = "; ".join(
-                    f"{r.name}: {r.by_file[path]:,} unexpected. {r.why} Look at: {r.look}"
-                    for r in report.failed
-                    if path in r.by_file and r.consequence == "block"
-                )
-                self.fail(str(partition), "gate", f"GateBlocked: {suite}: {said}")
-        return reports
+        self.draw_pictures(partitions, self.recipe.clock)
 
     def _day_before(self, job: BookJob, planned: list[Partition]) -> Partition | None:
         """The partition whose closing book this one goes on from, None when its own events begin with a clear or snapshot or there is none."""
@@ -342,10 +217,6 @@ class MboRun(ProofStages):
 
     def _bbo_contents(self, partitions: Sequence[Partition]) -> str:
         return contents(self.lake, [p.path("bbo") for p in partitions])
-
-    def _all_contents(self, partitions: Sequence[Partition]) -> str:
-        paths = [path for p in partitions for layer in ledger.layers_of(self.lake, p) for path in ledger.layer_files(self.lake, p, layer)]
-        return contents(self.lake, [path.relative_to(self.lake).as_posix() for path in paths])
 
 
 def _closing_books(partition: Partition) -> str:

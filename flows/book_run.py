@@ -1,0 +1,188 @@
+"""What every flow that makes books does with them: gates, pictures, ledger, report. Mixed into the run of a flow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from flows.policies import equip
+from flows.run import Run, RunFailed
+from tasks.partitions import Partition
+from tasks.publishing import ledger
+from tasks.publishing.draw import are_drawn, picture_markdown
+from tasks.publishing.report import RunFacts, certificate_rows, markdown_summary, partition_fields, table_rows
+from tasks.publishing.task import draw_heatmaps, publish_report, write_ledgers
+from tasks.storage import contents, read_footer
+from validation.gate import GateReport
+from validation.task import gate, rules_digest
+
+# Files that one gate judges together: Great Expectations costs 0.1 s a call, whatever the number of files.
+GATE_FILES = 200
+# Heatmaps shown as artifacts; all are in the lake and the report.
+PICTURES = 4
+HEATMAP = "heatmap"
+SHOWN_FACTS = ("rows_in", "crossed", "locked", "anomalies", "statuses", "event_ends", "status", "reason")
+
+
+class Made(Protocol):
+    """What a book was made into: facts are the counts in its footer."""
+
+    @property
+    def facts(self) -> dict[str, Any]: ...
+
+
+class Job(Protocol):
+    """One partition in work. rows: its weight; rebuilt: None until its book is made."""
+
+    @property
+    def partition(self) -> Partition: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def rebuilt(self) -> Made | None: ...
+
+
+J = TypeVar("J", bound=Job)
+
+
+class BookRun(Run, Generic[J]):
+    """Needs `recipe` (a dataclass) and `command`, the words that start this flow. books: the partitions so far; rejected: sources that cannot be
+    used; certificates: filled by the flow."""
+
+    recipe: Any
+    command: str
+    books: dict[Partition, J]
+    rejected: list[dict[str, Any]]
+    certificates: list[dict[str, Any]]
+
+    def known(self, jobs: list[J]) -> list[J]:
+        """Note these jobs as the latest of their partitions."""
+        self.books |= {job.partition: job for job in jobs}
+        return jobs
+
+    def alive(self, jobs: list[J]) -> list[J]:
+        """Those that have not failed."""
+        return [job for job in jobs if str(job.partition) not in self.failed]
+
+    def gate(self, suite: str, paths: list[str], context: dict[str, Any]) -> list[GateReport]:
+        """Judge files in groups; partitions of blocked files are failed."""
+        equipped, start, rules = equip(gate, self.settings), time.perf_counter(), rules_digest(suite, context)
+        if suite != "events":
+            # No trade in a partition, or no row in the hours wanted, is no fault; how many rows there are is in the ledger.
+            paths = [path for path in paths if int((read_footer(self.lake / path) or {}).get("bookmill.rows", 1))]
+        futures = []
+        for at in range(0, len(paths), GATE_FILES):
+            group = tuple(paths[at : at + GATE_FILES])
+            label = str(Partition.of_path(group[0])) + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+            futures.append(
+                equipped.submit(
+                    suite=suite,
+                    lake=str(self.lake),
+                    paths=group,
+                    contents=contents(self.lake, group),
+                    rules=rules,
+                    context=context,
+                    label=label,
+                    run=self.work,
+                )
+            )
+        reports = [future.result() for future in futures]
+        seconds, rows = round(time.perf_counter() - start, 3), sum(r.rows for r in reports)
+        self.stages.append(
+            {"stage": f"gate {Path(paths[0]).parts[0] if paths else suite}", "partition": "all", "seconds": seconds, "rows": rows, "bytes": 0}
+        )
+        for report in reports:
+            layer = Path(paths[0]).parts[0]
+            self.gates.append({**report.to_json(), "partition": f"{layer}, {report.files} file{'s' if report.files != 1 else ''}"})
+            for path in report.blocked_files:
+                partition = Partition.of_path(path)
+                said = "; ".join(
+                    f"{r.name}: {r.by_file[path]:,} unexpected. {r.why} Look at: {r.look}"
+                    for r in report.failed
+                    if path in r.by_file and r.consequence == "block"
+                )
+                self.fail(str(partition), "gate", f"GateBlocked: {suite}: {said}")
+        return reports
+
+    def draw_pictures(self, partitions: Sequence[Partition], clock: str) -> None:
+        """Pictures of the partitions that have a heatmap grid."""
+        self.stage(
+            draw_heatmaps, self.batches(partitions, lambda p: self.books[p].rows), lambda p: are_drawn(self.lake, p), "partitions", clock=clock,
+            contents=lambda batch: contents(self.lake, [p.path(HEATMAP) for p in batch]),
+        )  # fmt: skip
+
+    def write_ledger(self, jobs: list[J]) -> None:
+        """The ledger of every partition."""
+        self.ledger: list[dict[str, Any]] = []
+        outcomes = self.stage(
+            write_ledgers, self.batches([j.partition for j in jobs], lambda p: 50_000), lambda p: (self.lake / p.path("ledger")).exists(),
+            "partitions", contents=self._all_contents,
+        )  # fmt: skip
+        for outcome in outcomes:
+            self.ledger += outcome.value
+            self.progress.finish(outcome.subject)
+        self.ledger += ledger.outside_partitions(self.lake, [job.partition for job in jobs])
+
+    def report(self, sources: Sequence[str]) -> dict[str, Any]:
+        """Write the report, publish the artifacts, and say how it went. Raises RunFailed when a source or partition failed."""
+        facts = self.facts(sources)
+        publish: Any = equip(publish_report, self.settings, persist_result=False, cache_policy=None)
+        path = publish(str(self.lake), facts)
+        create_markdown_artifact(key="bookmill-run", markdown=markdown_summary(facts), description="What the run did")
+        create_table_artifact(key="bookmill-partitions", table=table_rows(facts), description="Partitions of the run")
+        for number, entry in enumerate(self._drawn(facts)[:PICTURES]):
+            create_markdown_artifact(key=f"bookmill-heatmap-{number + 1}", markdown=picture_markdown(*entry), description="Heatmap")
+        if facts.certificates:
+            create_table_artifact(key="bookmill-certificates", table=certificate_rows(facts), description="Books against their truth")
+        create_link_artifact(key="bookmill-report", link=Path(path).as_uri(), link_text="HTML report", description="Report of the run")
+        summary = {**facts.to_json(), "report": path, "lake": str(self.lake), "peak_rss_bytes": max((b for _, b in self.memory), default=0)}
+        if self.failed or self.rejected:
+            nothing = not any(p["status"] == "done" for p in summary["partitions"])
+            raise RunFailed(facts.sentence, summary, 2 if nothing else 1)
+        return summary
+
+    def _drawn(self, facts: RunFacts) -> list[tuple[str, Path]]:
+        """(partition, PNG) of the partitions that have a picture."""
+        found = [
+            (f"{e['partition']['symbol']} {e['partition']['date']}", (self.lake / e["outputs"][HEATMAP]["path"]).with_suffix(".png"))
+            for e in facts.partitions
+            if HEATMAP in e["outputs"]
+        ]
+        return [(name, path) for name, path in found if path.exists()]
+
+    def facts(self, sources: Sequence[str]) -> RunFacts:
+        """All that the run says about itself."""
+        partitions = []
+        for job in sorted(self.books.values(), key=lambda j: j.partition):
+            error = self.failed.get(str(job.partition), "")
+            built = job.rebuilt
+            partitions.append({
+                "partition": partition_fields(job.partition), "status": "failed" if error else "done", "error": error,
+                "outputs": self._outputs(job.partition) if built else {},
+                "counts": {name: built.facts[name] for name in SHOWN_FACTS} if built else {},
+            })  # fmt: skip
+        known = {str(p) for p in self.books}
+        broken = [{"path": name, "error": error} for name, error in self.failed.items() if name not in known]
+        return RunFacts(
+            run_id=self.run_id, command=f"{self.command} " + " ".join(sources), started=self.started, finished=self.finished(), code=self.code,
+            recipe=asdict(self.recipe), hardware=self.hardware, stages=self.stages, partitions=partitions, gates=self.gates,
+            ledger=getattr(self, "ledger", []), memory=self.memory, rejected=[*self.rejected, *broken], certificates=self.certificates,
+        )  # fmt: skip
+
+    def _outputs(self, partition: Partition) -> dict[str, dict[str, Any]]:
+        found = {}
+        for layer in ledger.layers_of(self.lake, partition):
+            for path in ledger.layer_files(self.lake, partition, layer):
+                found[layer] = {"path": path.relative_to(self.lake).as_posix(), "rows": int((read_footer(path) or {}).get("bookmill.rows", 0))}
+        return found
+
+    def _all_contents(self, partitions: Sequence[Partition]) -> str:
+        paths = [path for p in partitions for layer in ledger.layers_of(self.lake, p) for path in ledger.layer_files(self.lake, p, layer)]
+        return contents(self.lake, [path.relative_to(self.lake).as_posix() for path in paths])
