@@ -196,17 +196,17 @@ def check(seed: int, kind: str, place: int, value: int, setting: str) -> None:
             continue
         wrong.append(time)
     spans = [span for row in made.certificate.rows if row["truth"] in ("snapshot", "published") for span in only_spans(row)]
-    unnamed = [time for time in wrong if not any(named(span, time, in_snapshot) for span in spans)]
+    unnamed = [time for time in wrong if not any(named(span, time) for span in spans)]
     if setting == "published":
         unnamed = [time for time in unnamed if time <= clean.published[-1]["ts_recv"]]
     else:
         if setting != "contiguous" or kind not in ("delete", "swap") or in_snapshot:
             unnamed = [time for time in unnamed if not is_transient(time, clean, made, right)]
         unnamed = [time for time in unnamed if time < clean.ends[-1]]
-        if kind == "delete":  # of the same time as a row before it: not known before the next message
-            unnamed = [time for time in unnamed if time != start]
+    if kind in ("delete", "swap"):  # of the same time as a row before it, which is right: not known before the next message
+        unnamed = [time for time in unnamed if time != start]
     assert unnamed == [], f"{kind} of {hit}: wrong at {unnamed}, named {spans}"
-    assert bool([t for t in wrong if any(named(s, t, in_snapshot) for s in spans)]) <= (made.certificate.verdict == "diverged")
+    assert bool([t for t in wrong if any(named(s, t) for s in spans)]) <= (made.certificate.verdict == "diverged")
 
     if setting == "published" and kind != "swap":
         row = only(made.certificate, "published", "event ends")
@@ -228,10 +228,10 @@ def only_spans(row: dict[str, Any]) -> list[tuple[int | None, int | None]]:
     return [(getattr(span["start"], "value", None), getattr(span["end"], "value", None)) for span in row["wrong"]]
 
 
-def named(span: tuple[int | None, int | None], time: int, closed: bool) -> bool:
-    """Whether a time lies in a span; closed: where the fault is in a snapshot, the truth at its own time is the wrong one."""
+def named(span: tuple[int | None, int | None], time: int) -> bool:
+    """Whether a time lies in a span, its ends included: a right and a wrong state can be of one time."""
     start, end = span
-    return (start is None or start < time or (closed and start == time)) and (end is None or time < end or (closed and time == end))
+    return (start is None or start <= time) and (end is None or time <= end)
 
 
 def is_transient(time: int, clean: Clean, made: Made, right: Made) -> bool:
