@@ -9,6 +9,8 @@ Nothing that reads or writes belongs here.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pyarrow as pa
 
@@ -134,6 +136,113 @@ def books_schema(depth: int) -> pa.Schema:
 
 
 BBO = books_schema(1)
+
+# Books of price levels (depth feeds) have layers of their own: sizes are decimals there, with a scale that differs from one instrument to the next.
+_DEPTH_HEAD = [
+    ("ts_event", _TS),  # rows of messages: engine time, where told; grid rows: the grid time T
+    ("ts_recv", _TS),  # rows of messages: when it was sent (Tardis: captured); grid rows: T
+    ("as_of", _TS),  # clock time of the last message in the book, never after the row's own time
+    ("age_ns", pa.int64()),  # grid rows: T - as_of; rows of messages: 0; -1 when there was no message yet
+    ("symbol", _TEXT),
+    ("update_id", pa.int64()),  # of the last message, -1 where not told
+    ("sequence", pa.int64()),
+    ("status", _CHAR),
+    ("reason", _CHAR),
+    ("status_since", _TS),
+    ("price_digits", pa.uint8()),  # px is in units of 10^-price_digits: 9, more only where an instrument is quoted with more
+    ("size_digits", pa.uint8()),  # sz is in units of 10^-size_digits; one scale a file
+]
+
+
+def depth_fields(depth: int) -> list[tuple[str, pa.DataType]]:
+    """bid_px_00, ask_px_00, bid_sz_00, ask_sz_00, bid_px_01, ...: int64; px UNDEF_PRICE and sz 0 where the level is empty."""
+    return [field for field in level_fields(depth) if "_ct_" not in field[0]]
+
+
+@cache
+def depth_books_schema(depth: int) -> pa.Schema:
+    """Schema of the layers depth-<depth>-<interval> (grid) and depth-bbo (depth 1, a row per change of touch or status)."""
+    return pa.schema(_DEPTH_HEAD + depth_fields(depth))
+
+
+DEPTH_BBO = depth_books_schema(1)
+
+DEPTH_UPDATES = pa.schema(
+    [
+        ("ts_event", _TS),
+        ("ts_recv", _TS),
+        ("symbol", _TEXT),
+        ("is_snapshot", pa.bool_()),  # of a message that replaces the book
+        ("last", pa.bool_()),  # last update of its message: the book may be read
+        ("side", _CHAR),  # A or B; N for a message without updates
+        ("price", pa.int64()),  # in units of 10^-price_digits, UNDEF_PRICE for a message without updates
+        ("size", pa.int64()),  # in units of 10^-size_digits, 0 removes the level
+        ("price_digits", pa.uint8()),  # as written
+        ("size_digits", pa.uint8()),
+        ("update_id", pa.int64()),
+        ("sequence", pa.int64()),
+    ]
+)
+
+DEPTH_TRADES = pa.schema(
+    [
+        ("ts_event", _TS),  # the exchange's time
+        ("ts_recv", _TS),  # when it was captured
+        ("symbol", _TEXT),
+        ("id", pa.string()),  # the exchange's, "" where it has none
+        ("side", _CHAR),  # aggressor: B bought, A sold, N not known
+        ("price", pa.int64()),  # in units of 10^-price_digits
+        ("size", pa.int64()),  # in units of 10^-size_digits
+        ("price_digits", pa.uint8()),  # as written
+        ("size_digits", pa.uint8()),
+    ]
+)
+
+MID_BARS = pa.schema(
+    [
+        ("ts_event", _TS),  # inclusive start
+        ("ts_close", _TS),  # exclusive end
+        ("symbol", _TEXT),
+        ("open", pa.float64()),  # mid in price units of 1.0; the state at the start; null where a side was empty all along
+        ("high", pa.float64()),
+        ("low", pa.float64()),
+        ("close", pa.float64()),  # the state after the last change before the end
+        ("twap", pa.float64()),  # mid weighted by the time it stood
+        ("spread_mean", pa.float64()),  # weighted by time, price units of 1.0
+        ("bid_sz_mean", pa.float64()),  # size at the touch weighted by time, units of 1.0
+        ("ask_sz_mean", pa.float64()),
+        ("changes", pa.int64()),  # of the touch within the bar
+        ("valid_share", pa.float64()),  # share of the bar's time with a valid book, 0..1
+        ("status", _CHAR),  # worst status within it
+        ("reason", _CHAR),  # of the first stretch with that status
+        ("status_since", _TS),
+    ]
+)
+
+BANDS_BPS = (10, 25, 50)  # distances from the mid within which features sum the sizes
+DEPTH_FEATURES = pa.schema(
+    [
+        ("ts_event", _TS),  # the grid time T
+        ("as_of", _TS),
+        ("age_ns", pa.int64()),
+        ("symbol", _TEXT),
+        ("status", _CHAR),
+        ("reason", _CHAR),
+        ("status_since", _TS),
+        ("spread", pa.float64()),  # price units of 1.0; null when a side is empty, as all that follow
+        ("mid", pa.float64()),
+        ("microprice", pa.float64()),
+        ("imbalance_1", pa.float64()),  # (bid - ask) / (bid + ask) at the touch, -1..1
+        ("imbalance_n", pa.float64()),  # the same over all levels
+        # Size within that distance of the mid, units of 1.0.
+        *((f"{side}_depth_{bps}bps", pa.float64()) for bps in BANDS_BPS for side in ("bid", "ask")),
+        ("bid_depth", pa.float64()),  # size of all levels
+        ("ask_depth", pa.float64()),
+        ("ofi", pa.float64()),  # order-flow imbalance of the touch over (T - interval, T], as in FEATURES; units of 1.0
+        ("realised_vol", pa.float64()),  # sqrt of the sum of squared log mid returns over (T - interval, T]
+        ("changes", pa.int64()),  # of the touch in (T - interval, T]
+    ]
+)
 
 TRADES = pa.schema(
     [
@@ -273,7 +382,7 @@ CERTIFICATE = pa.schema(
         ("last_compared", _TS),
         ("last_good", _TS),  # of the last state that matched before the first divergence
         ("diverged_at", _TS),  # first divergence: its time, and what was found where; all null when there is none
-        ("sequence", pa.uint32()),
+        ("sequence", pa.int64()),
         ("side", pa.string()),
         ("level", pa.int32()),  # 0 at the touch
         ("expected_px", pa.int64()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
@@ -69,6 +70,69 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+class AtomicFile:
+    """A binary file that appears under `path` only with `commit`, for writers that know late whether all went well; a context manager.
+
+    Raises StorageError for faults of the disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._temporary = path, _beside(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._temporary, "wb")  # noqa: SIM115 - closed by commit or abort
+        except OSError as fault:
+            raise storage_error(path, fault) from fault
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append bytes."""
+        try:
+            return self._file.write(data)
+        except OSError as fault:
+            raise storage_error(self.path, fault) from fault
+
+    def commit(self) -> None:
+        """Close, sync and rename."""
+        try:
+            self._file.close()
+            _sync(self._temporary)
+            os.replace(self._temporary, self.path)
+            _sync(self.path.parent)
+        except OSError as fault:
+            self.abort()
+            raise storage_error(self.path, fault) from fault
+
+    def abort(self) -> None:
+        """Drop what was written; harmless after a commit."""
+        with suppress(OSError):
+            self._file.close()
+        _drop(self._temporary)
+
+    def __enter__(self) -> AtomicFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
+
+
+@contextmanager
+def temporary_copy(path: Path, folder: str) -> Iterator[Path]:
+    """A copy of `path` in `folder` that is removed at the end; `path` itself where folder is "". Raises StorageError."""
+    if not folder:
+        yield path
+        return
+    copy = _beside(Path(folder) / path.name)
+    try:
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        except OSError as fault:
+            raise StorageError(f"Cannot copy {path} to {copy}: {fault.strerror}. Choose another --temp-dir, or none.") from fault
+        yield copy
+    finally:
+        _drop(copy)
+
+
 def _beside(path: Path) -> Path:
     """A name no one else uses, which says which process of which machine writes it."""
     return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}")
@@ -92,7 +156,8 @@ class ParquetSink:
     """One Parquet file, written in row groups of fixed size, named only by `commit`.
 
     Footer entries are given at commit, when the counts are known. `encodings` maps a column to a Parquet encoding
-    (BYTE_STREAM_SPLIT, DELTA_BINARY_PACKED, PLAIN) used instead of a dictionary. Use as a context manager: leaving without commit aborts.
+    (BYTE_STREAM_SPLIT, DELTA_BINARY_PACKED, PLAIN) used instead of a dictionary; `statistics` names the
+    columns that get them, None all. Use as a context manager: leaving without commit aborts.
     """
 
     def __init__(
@@ -103,6 +168,7 @@ class ParquetSink:
         dictionary: list[str] | None = None,
         encodings: dict[str, str] | None = None,
         row_group_rows: int = ROW_GROUP_ROWS,
+        statistics: list[str] | None = None,
     ) -> None:
         self.path, self.schema, self.rows, self._row_group_rows = path, schema, 0, row_group_rows
         self._pending: list[pa.Table] = []
@@ -114,7 +180,7 @@ class ParquetSink:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(
                 self._temporary, schema, compression="zstd", compression_level=1, use_dictionary=dictionary, column_encoding=encodings,
-                write_page_index=False, store_schema=True,
+                write_page_index=False, store_schema=True, write_statistics=True if statistics is None else statistics,
             )  # fmt: skip
         except OSError as fault:
             _drop(self._temporary)

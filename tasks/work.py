@@ -25,10 +25,15 @@ def _no_progress(key: str, rows: int = 0, bytes: int = 0) -> None:
     return None
 
 
+def _no_telling(outcome: Outcome) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Work:
     """batch_rows: rows of a batch; memory_bytes: what one task may hold; duckdb_*: of one connection; advance(key, rows, bytes) and finish(key)
-    report progress; slots(cpu, memory_bytes) is a context that waits for room. The defaults suit a plain call in a script.
+    report progress, tell(outcome) a job that has ended; slots(cpu, memory_bytes) is a context that waits for room. The defaults suit a plain
+    call in a script.
     """
 
     batch_rows: int = 65_536
@@ -37,6 +42,7 @@ class Work:
     duckdb_memory_bytes: int = 1 << 30
     advance: Callable[..., None] = field(default=_no_progress, repr=False)
     finish: Callable[[str], None] = field(default=_no_progress, repr=False)
+    tell: Callable[[Outcome], None] = field(default=_no_telling, repr=False)
     slots: Callable[[int, int], AbstractContextManager[None]] = field(default=_no_slots, repr=False)
 
 
@@ -64,8 +70,13 @@ class PartitionsFailed(BookmillError):
         return (PartitionsFailed, (self.outcomes,))
 
 
-def run_each(jobs: Sequence[Job], subject: Callable[[Job], str], body: Callable[[Job], tuple[Any, int, bool]]) -> list[Outcome]:
-    """Run body(job) -> (value, rows, skipped) for each job. Raises PartitionsFailed at the end when any failed; a passing fault at once."""
+def run_each(
+    jobs: Sequence[Job], subject: Callable[[Job], str], body: Callable[[Job], tuple[Any, int, bool]],
+    tell: Callable[[Outcome], None] = _no_telling,
+) -> list[Outcome]:  # fmt: skip
+    """Run body(job) -> (value, rows, skipped) for each job. Raises PartitionsFailed at the end when any failed; a passing fault at once.
+
+    tell: called with each outcome as soon as it is known."""
     outcomes: list[Outcome] = []
     for job in jobs:
         start = time.perf_counter()
@@ -76,6 +87,7 @@ def run_each(jobs: Sequence[Job], subject: Callable[[Job], str], body: Callable[
             if fault.transient:
                 raise
             outcomes.append(Outcome(subject(job), time.perf_counter() - start, 0, False, None, f"{type(fault).__name__}: {fault}"))
+        tell(outcomes[-1])
     if any(o.error for o in outcomes):
         raise PartitionsFailed(outcomes)
     return outcomes

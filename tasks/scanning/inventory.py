@@ -79,7 +79,7 @@ def scan(sources: Sequence[str | Path], *, dataset: str | None = None, symbol: s
     found: dict[str, bool] = {}  # path -> named by the caller itself
     rejected: list[Rejected] = []
     for given in sources:
-        paths, error = _expand(given)
+        paths, error = expand(given)
         rejected += [Rejected(str(given), error)] if error else []
         for path, named in paths:
             found[path] = found.get(path, False) or named
@@ -123,7 +123,7 @@ def _full_name(file: SourceFile) -> str:
     return file.path + (f":{file.member}" if file.member else "")
 
 
-def _expand(given: str | Path) -> tuple[list[tuple[str, bool]], SourceError | None]:
+def expand(given: str | Path) -> tuple[list[tuple[str, bool]], SourceError | None]:
     """(path, whether the caller named this very file) of each file that `given` leads to, or why it leads to none."""
     text = os.path.expanduser(given)
     if not text:
@@ -180,6 +180,15 @@ def _published(path: Path, dataset: str | None, symbol: str | None) -> SourceFil
 
     found = identify_published(path)
     return published_source(path, found, dataset, symbol) if found else None
+
+
+def described(path: Path, format: str, dataset: str, symbols: tuple[str, ...], dates: tuple[str, ...], member: str = "") -> SourceFile:
+    """A single file, or a member of a zip, as a SourceFile; its fingerprint is that of the bytes as stored (and the member's name)."""
+    identity = _identity(path, "")
+    digest = _fingerprint(path, Identified(format, "", "", True))
+    if member:
+        digest = f"xxh3:{xxhash.xxh3_128(f'{digest}:{member}'.encode()).hexdigest()}"
+    return SourceFile(str(path), format, dataset, digest, *identity, member, symbols=symbols, dates=dates)
 
 
 def _source(path: Path, found: Identified, dataset: str | None, symbol: str | None) -> SourceFile:
