@@ -7,8 +7,11 @@ from pathlib import Path
 
 from prefect import task
 
+from tasks.depth_recipe import DepthDay, DepthRecipe
 from tasks.partitions import MboRecipe, Partition
 from tasks.reconstruction.certify import certify
+from tasks.reconstruction.depth_certificate import certify_depth
+from tasks.reconstruction.depth_heatmap import build_depth_heatmap
 from tasks.reconstruction.heatmap import build_heatmap
 from tasks.reconstruction.layer_writer import Rebuilt
 from tasks.reconstruction.rebuild import rebuild
@@ -77,5 +80,30 @@ def heatmap(lake: str, jobs: tuple[BookJob, ...], contents: str, recipe: MboReci
         with run.slots(1, HEATMAP_BYTES):
             path = build_heatmap(Path(lake), job.partition, job.events, job.rebuilt, recipe, carry=job.carry, batch_rows=run.batch_rows)
         return path, job.rebuilt.facts["rows_in"], False
+
+    return run_each(jobs, lambda job: str(job.partition), body)
+
+
+@task(name="certify depth", task_run_name="certify {label}")
+def certify_depth_books(lake: str, jobs: tuple[DepthDay, ...], contents: str, label: str, run: Work) -> list[Outcome]:
+    """The certificate of each job's partition; values are `Certificate`."""
+
+    def body(job: DepthDay):
+        made = certify_depth(Path(lake), job.partition)
+        return made, sum(row["states_compared"] for row in made.rows), made.skipped
+
+    return run_each(jobs, lambda job: str(job.partition), body)
+
+
+@task(name="depth heatmap", task_run_name="heatmap {label}")
+def depth_heatmap(lake: str, jobs: tuple[DepthDay, ...], contents: str, recipe: DepthRecipe, label: str, run: Work) -> list[Outcome]:
+    """Fill the heatmap grid of each job's partition; values are paths relative to the lake, None where there was never a touch."""
+
+    def body(job: DepthDay):
+        with run.slots(1, HEATMAP_BYTES):
+            path = build_depth_heatmap(
+                Path(lake), job.partition, depth=job.depth, interval_ns=recipe.interval_ns, width=recipe.heatmap_width, height=recipe.heatmap_height
+            )
+        return path, 0, False
 
     return run_each(jobs, lambda job: str(job.partition), body)

@@ -1,0 +1,54 @@
+"""The certificate of a depth partition: what its own snapshots said of the book that the deltas built. The comparing is in depth_replay.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from tasks.errors import BookmillError
+from tasks.partitions import Partition, Stamp, digest
+from tasks.reconstruction.certify import LAYER, Certificate, read_certificate, verdict_of
+from tasks.reconstruction.depth_build import BBO
+from tasks.reconstruction.proof import no_truth_row, row_of
+from tasks.schemas import CERTIFICATE
+from tasks.storage import is_done, read_facts, read_footer, write_table
+
+_SOURCES = {"snapshot": "snapshots in the feed", "integrity": "the book itself"}
+
+
+def depth_certificate_stamp(lake: Path, partition: Partition) -> Stamp:
+    """What the certificate is made from. Raises BookmillError when the partition was not rebuilt."""
+    footer = read_footer(lake / partition.path(BBO))
+    if footer is None:
+        raise BookmillError(f"{lake / partition.path(BBO)} is missing or not readable. Start the run again: it is made anew.")
+    return Stamp(digest([footer[f"bookmill.{name}"] for name in ("inputs", "recipe", "code")]), digest("depth"))
+
+
+def is_depth_certified(lake: Path, partition: Partition) -> Certificate | None:
+    """The certificate when it is there for what is in the lake now, else None."""
+    try:
+        done = is_done(lake / partition.path(LAYER), depth_certificate_stamp(lake, partition))
+    except BookmillError:
+        return None
+    return read_certificate(lake, partition) if done else None
+
+
+def certify_depth(lake: Path, partition: Partition) -> Certificate:
+    """Certify a partition whose layers are there; prices and sizes of a difference are in the units of its layers."""
+    done = is_depth_certified(lake, partition)
+    if done is not None:
+        return done
+    proofs = read_facts(lake / partition.path(BBO))["proofs"]
+    rows = [
+        row_of(partition, truth, _SOURCES[truth], told)
+        for truth, told in proofs.items()
+        if told["number"][0] or truth == "integrity" or any(told["detail"].get(f"{kind}_compared") for kind in ("suspect", "apart"))
+    ]
+    verdict = verdict_of(rows)
+    if verdict == "no_truth":
+        rows.append(no_truth_row(partition))
+    table = pa.Table.from_pylist(rows, schema=CERTIFICATE)
+    write_table(lake / partition.path(LAYER), table, depth_certificate_stamp(lake, partition), {"verdict": verdict})
+    return replace(read_certificate(lake, partition), skipped=False)
