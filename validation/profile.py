@@ -139,9 +139,9 @@ def _counted_alone(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, rul
 
 def differing_columns(found: pa.Schema, declared: pa.Schema) -> list[str]:
     """What differs, one text a column. Further columns are allowed; a plain string serves where a dictionary of strings is declared."""
-    texts = []
+    texts, there = [], set(found.names)  # a list made anew at each look
     for column in declared:
-        if column.name not in found.names:
+        if column.name not in there:
             texts.append(f"{column.name} is missing")
         elif _plain(found.field(column.name).type) != _plain(column.type):
             texts.append(f"{column.name} is {found.field(column.name).type}, not {column.type}")

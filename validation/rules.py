@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from tasks.depth_recipe import MAX_DEPTH
 from tasks.errors import UsageError
 from tasks.partitions import CLOCKS
 
@@ -95,8 +96,8 @@ class Context:
     def __post_init__(self) -> None:
         if self.clock not in CLOCKS:
             raise UsageError(f"clock is {self.clock!r}; allowed: {', '.join(CLOCKS)}")
-        if not 1 <= self.depth <= 100:
-            raise UsageError(f"depth is {self.depth}; allowed: 1 to 100 levels")
+        if not 1 <= self.depth <= MAX_DEPTH:
+            raise UsageError(f"depth is {self.depth}; allowed: 1 to {MAX_DEPTH} levels")
         if self.windows is not None and not self.interval_ns:
             raise UsageError("windows are given without interval_ns; give the step of the grid too")
 

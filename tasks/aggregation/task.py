@@ -8,6 +8,8 @@ from prefect import task
 
 from tasks.aggregation.aggregate import aggregate, is_aggregated
 from tasks.aggregation.consolidated import SymbolDay, consolidate
+from tasks.aggregation.depth_aggregate import DepthAggregates, aggregate_depth, is_depth_aggregated
+from tasks.depth_recipe import DepthDay, DepthRecipe
 from tasks.partitions import MboRecipe, Partition
 from tasks.work import Outcome, Work, run_each
 
@@ -40,3 +42,22 @@ def consolidate_symbols(lake: str, jobs: tuple[SymbolDay, ...], contents: str, r
         return done, done.facts["rows_in"], done.skipped
 
     return run_each(jobs, lambda job: str(job.partition), body)
+
+
+@task(name="aggregate depth", task_run_name="aggregate {label}")
+def aggregate_depth_days(lake: str, jobs: tuple[DepthDay, ...], contents: str, recipe: DepthRecipe, label: str, run: Work) -> list[Outcome]:
+    """Bars of the mid and features of each partition; values are layer -> facts. contents: digest of the layers read, for the cache key."""
+
+    def body(job: DepthDay):
+        wanted = wanted_of(job, recipe)
+        skipped = is_depth_aggregated(Path(lake), job.partition, wanted)
+        with run.slots(1, AGGREGATE_BYTES):
+            facts = aggregate_depth(Path(lake), job.partition, wanted, batch_rows=run.batch_rows)
+        return facts, sum(f.get("rows_out", 0) for f in facts.values()), skipped
+
+    return run_each(jobs, lambda job: str(job.partition), body)
+
+
+def wanted_of(job: DepthDay, recipe: DepthRecipe) -> DepthAggregates:
+    """What is made of a partition under a recipe."""
+    return DepthAggregates(job.depth, recipe.interval_ns, recipe.bars)

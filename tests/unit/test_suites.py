@@ -394,7 +394,7 @@ def test_no_value_of_any_column_raises(tmp_path, case):
 
 
 def _extremes(kind: pa.DataType) -> tuple[Any, Any]:
-    if pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind) or pa.types.is_string(kind):
         return "", "\x00'\"%"
     if pa.types.is_floating(kind):
         return -math.inf, math.nan
