@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from deployments.options import ApiUrl, Dataset, Instrument, Lake, Memory, Profile, Publisher, Quiet, Workers, lake_of, settings_of, split
+from deployments.run_commands import run_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,22 +17,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Raw order-book files in; verified books, bars, features and heatmaps out.",
 )
-run_app = typer.Typer(no_args_is_help=True, help="Run a flow.")
 config_app = typer.Typer(no_args_is_help=True, help="Settings: what they are and where they come from.")
 quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were set aside.")
 app.add_typer(run_app, name="run")
 app.add_typer(config_app, name="config")
 app.add_typer(quarantine_app, name="quarantine")
-
-Lake = Annotated[Path | None, typer.Option("--lake", help="Folder of the lake; default: the setting `lake`, which is lake.", show_default=False)]
-Profile = Annotated[str, typer.Option(help="laptop, server or ci; empty for the default.")]
-ApiUrl = Annotated[str, typer.Option(help="URL of a Prefect server; empty: the configured one, else a private one for this run.")]
-Workers = Annotated[int, typer.Option(help="Partitions worked on at once; 0: from the machine.")]
-Memory = Annotated[str, typer.Option(help="Memory budget such as 1GB or 50%; empty: from the machine.")]
-Publisher = Annotated[int | None, typer.Option(help="Publisher id, where several have the symbol.", show_default=False)]
-Dataset = Annotated[str | None, typer.Option(help="Dataset, where several have the symbol.", show_default=False)]
-Instrument = Annotated[int | None, typer.Option(help="Instrument id, where several share the symbol.", show_default=False)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
 def main() -> None:
@@ -50,91 +42,6 @@ def _tell(fault: Exception) -> int:
     raise fault
 
 
-def _lake(given: Path | None) -> Path:
-    from config.settings import load
-
-    return given if given is not None else load().lake
-
-
-def _settings(profile: str, workers: int, memory: str, lake: Path | None, quiet: bool) -> tuple[Any, dict[str, str]]:
-    from config.settings import load
-
-    given = {"workers": str(workers) if workers else None, "memory_bytes": memory or None, "progress": "off" if quiet else None}
-    overrides = {name: value for name, value in given.items() if value is not None}
-    return load(profile or None, overrides), overrides
-
-
-@run_app.command("mbo")
-def run_mbo(
-    sources: Annotated[
-        list[str], typer.Argument(help="Files, folders or globs: DBN, Databento CSV or Parquet, seven-column files, LOBSTER pairs, Nasdaq ITCH.")
-    ],
-    lake: Lake = None,
-    symbols: Annotated[str, typer.Option(help="Symbols wanted, separated by commas.")] = "",
-    publishers: Annotated[str, typer.Option(help="Publisher ids wanted, separated by commas.")] = "",
-    start: Annotated[str, typer.Option(help="First time wanted, inclusive (ISO 8601, in --zone).")] = "",
-    end: Annotated[str, typer.Option(help="First time not wanted any more.")] = "",
-    hours: Annotated[str, typer.Option(help="Trading hours in --zone, such as 09:30-16:00.")] = "",
-    zone: Annotated[str, typer.Option(help="Time zone of --start, --end and --hours.")] = "UTC",
-    depth: Annotated[int, typer.Option(help="Book levels of the mbp layers.")] = 10,
-    interval: Annotated[str, typer.Option(help="Step of the time grid: 100ms, 1s, 1m.")] = "1s",
-    bars: Annotated[str, typer.Option(help="Bars, separated by commas: 1s, 1m, tick:1000, volume:5000, dollar:1000000.")] = "1s,1m",
-    clock: Annotated[str, typer.Option(help="ts_recv or ts_event: the time that the grid and the bars run on.")] = "ts_recv",
-    on_book_error: Annotated[str, typer.Option(help="suspect: mark what follows a bad event; fail: fail the partition.")] = "suspect",
-    starts_empty: Annotated[
-        bool, typer.Option("--starts-empty", help="Assert an empty book where a source starts without a clear or snapshot.")
-    ] = False,
-    sequence: Annotated[str, typer.Option(help="contiguous: sources have every message, a missing sequence number is a gap; or sparse.")] = "sparse",
-    stale_after: Annotated[str, typer.Option(help="Age from which on a grid row is stale, such as 30s; off for never.")] = "5m",
-    heatmap_axis: Annotated[str, typer.Option(help="time or event.")] = "time",
-    heatmaps: Annotated[int, typer.Option(help="Draw heatmaps of this many partitions, the largest.")] = 20,
-    dataset: Annotated[str, typer.Option(help="Dataset to file all sources under, whatever they say themselves.")] = "",
-    symbol: Annotated[str, typer.Option(help="Symbol of sources without a symbol column.")] = "",
-    salvage: Annotated[bool, typer.Option("--salvage", help="Keep what stands before the break of a damaged source.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show inventory and plan; write nothing.")] = False,
-    profile: Profile = "",
-    workers: Workers = 0,
-    memory: Memory = "",
-    api_url: ApiUrl = "",
-    quiet: Quiet = False,
-) -> None:
-    """Order-by-order files to a verified lake. Start it again to resume: what is done is found done."""
-    options = {
-        "symbols": _split(symbols), "publishers": _numbers(publishers, "publishers"), "start": start, "end": end, "hours": hours, "zone": zone,
-        "depth": depth, "interval": interval, "bars": _split(bars), "clock": clock, "on_book_error": on_book_error,
-        "starts_empty": starts_empty, "sequence": sequence, "stale_after": stale_after, "heatmap_axis": heatmap_axis,
-    }  # fmt: skip
-    from flows.options import recipe_of
-
-    lake = _lake(lake)
-    recipe = recipe_of(**options)  # type: ignore[arg-type]  # what cannot be is told before anything is started
-    if dry_run:
-        from deployments.plan import show_plan
-
-        raise typer.Exit(show_plan(sources, lake, recipe, dataset or None, symbol or None))
-    settings, overrides = _settings(profile, workers, memory, lake, quiet)
-    from deployments.launch import run_flow
-
-    parameters = options | {
-        "sources": [str(Path(s).absolute()) if Path(s).exists() else s for s in sources], "lake": str(lake.absolute()), "heatmaps": heatmaps,
-        "dataset": dataset, "symbol": symbol, "salvage": salvage, "profile": profile, "settings": overrides,
-    }  # fmt: skip
-    raise typer.Exit(run_flow(settings, parameters, api_url or None))
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    from tasks.errors import UsageError
-
-    parts = _split(text)
-    if not all(part.isdigit() for part in parts):
-        raise UsageError(f"{option} is {text!r}; allowed: numbers separated by commas, such as 1,2")
-    return [int(part) for part in parts]
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 @app.command()
 def demo(
     records: Annotated[int, typer.Option(help="Records of the generated session.")] = 1_000_000,
@@ -145,7 +52,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Make a realistic futures session, run the whole flow on it, and show what came out."""
-    settings, overrides = _settings(profile, 0, "", lake, quiet)
+    settings, overrides = settings_of(profile, 0, "", lake, quiet)
     from deployments.demo import run_demo
 
     raise typer.Exit(run_demo(settings, overrides, records, seed, lake, profile, api_url or None))
@@ -166,6 +73,23 @@ def generate(
     generate_file(path, records, format, symbols, seed, date)
 
 
+@app.command("generate-depth")
+def generate_depth(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; the file gets the name that Bybit would give it.")],
+    symbol: Annotated[str, typer.Option(help="Pair.")] = "BTCUSDT",
+    date: Annotated[str, typer.Option(help="UTC day.")] = "2025-08-09",
+    depth: Annotated[int, typer.Option(help="Levels a side.")] = 500,
+    interval: Annotated[str, typer.Option(help="Time between messages.")] = "1s",
+    gaps: Annotated[int, typer.Option(help="So often messages are lost.")] = 0,
+    outage: Annotated[str, typer.Option(help="Length of a silence in the day, such as 20m; empty for none.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed.")] = 1,
+) -> None:
+    """Write a generated order-book archive of a pair and day, as Bybit's are."""
+    from deployments.demo import generate_archive
+
+    generate_archive(folder, symbol, date, depth, interval, gaps, outage, seed)
+
+
 @app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="SQL over the layers as views, e.g. 'select * from \"mbp-10\" limit 5'.")],
@@ -175,7 +99,7 @@ def sql(
     """Query the lake with SQL; only data on standard output."""
     from deployments.query import print_query
 
-    print_query(_lake(lake), query, format)
+    print_query(lake_of(lake), query, format)
 
 
 @app.command()
@@ -183,7 +107,7 @@ def layers(lake: Lake = None) -> None:
     """List the layers of a lake with their files and rows."""
     from deployments.query import print_layers
 
-    print_layers(_lake(lake))
+    print_layers(lake_of(lake))
 
 
 @app.command()
@@ -204,7 +128,7 @@ def book(
     from deployments.book import print_book
 
     choice = {"publisher": publisher, "dataset": dataset, "instrument": instrument}
-    print_book(_lake(lake), symbol, time, date, zone, depth, orders, json, choice)
+    print_book(lake_of(lake), symbol, time, date, zone, depth, orders, json, choice)
 
 
 @app.command()
@@ -222,7 +146,7 @@ def queue(
     """Follow an order: its place in the queue after every event that changed it."""
     from deployments.book import print_queue
 
-    print_queue(_lake(lake), symbol, order_id, date, json, csv, {"publisher": publisher, "dataset": dataset, "instrument": instrument})
+    print_queue(lake_of(lake), symbol, order_id, date, json, csv, {"publisher": publisher, "dataset": dataset, "instrument": instrument})
 
 
 @app.command()
@@ -238,7 +162,7 @@ def orders(
     """Write a row for every order of a day: entry, size ahead, fills, cancels, end, lifetime."""
     from deployments.book import write_orders
 
-    write_orders(_lake(lake), symbol, date, out, {"publisher": publisher, "dataset": dataset, "instrument": instrument})
+    write_orders(lake_of(lake), symbol, date, out, {"publisher": publisher, "dataset": dataset, "instrument": instrument})
 
 
 @app.command()
@@ -255,21 +179,22 @@ def certify(
     """Hold every rebuilt book against all truth there is. Exit code 1 when one differs."""
     from deployments.certify import print_certificates
 
-    raise typer.Exit(print_certificates(_lake(lake), truths or [], _split(symbols), date, json, strict))
+    raise typer.Exit(print_certificates(lake_of(lake), truths or [], split(symbols), date, json, strict))
 
 
 @config_app.command("show")
 def config_show(profile: Profile = "", workers: Workers = 0, memory: Memory = "") -> None:
     """Each setting: its value, where it came from, and what it means."""
+
     from deployments.query import print_settings
 
-    print_settings(_settings(profile, workers, memory, None, False)[0])
+    print_settings(settings_of(profile, workers, memory, None, False)[0])
 
 
 @app.command()
 def bootstrap(profile: Profile = "", api_url: ApiUrl = "") -> None:
     """Create concurrency limits and the work pool on a Prefect server."""
-    settings, _ = _settings(profile, 0, "", None, False)
+    settings, _ = settings_of(profile, 0, "", None, False)
     from flows.runtime import prepare
 
     prepare(settings, api_url=api_url or None)
@@ -284,7 +209,7 @@ def quarantine_list(lake: Lake = None) -> None:
     """How many rows were set aside, by source and reason, with an example of each."""
     from deployments.quarantine import print_quarantine
 
-    print_quarantine(_lake(lake))
+    print_quarantine(lake_of(lake))
 
 
 @quarantine_app.command("export")
@@ -295,7 +220,7 @@ def quarantine_export(
     """Write the raw bytes of quarantined rows, one file a source, to be mended and run again."""
     from deployments.quarantine import export_quarantine
 
-    for line in export_quarantine(_lake(lake), folder):
+    for line in export_quarantine(lake_of(lake), folder):
         print(line)
 
 

@@ -12,18 +12,22 @@ from flows.runtime import api
 from tasks.errors import BookmillError
 
 
-def run_flow(settings: Settings, parameters: dict[str, Any], api_url: str | None) -> int:
-    """Run the market-by-order flow with `parameters`; print how it went; returns 0 (all done), 1 (some failed) or 2 (nothing could run)."""
+def run_flow(name: str, settings: Settings, parameters: dict[str, Any], api_url: str | None) -> int:
+    """Run a flow ("mbo", "depth") with `parameters`; print how it went; returns 0 (all done), 1 (some failed) or 2 (nothing could run)."""
     with api(settings, api_url=api_url) as server:
         # While a private API starts (6 s and more), the flow and what it stands on are imported.
         from prefect.task_runners import ThreadPoolTaskRunner
 
-        from flows.market_by_order import market_by_order
         from flows.run import RunFailed
+
+        if name == "mbo":
+            from flows.market_by_order import market_by_order as chosen
+        else:
+            from flows.depth_snapshots import depth_snapshots as chosen  # type: ignore[assignment]  # its parameters differ
 
         server.ready()
         runner: Any = ThreadPoolTaskRunner(max_workers=settings.workers)
-        flow = market_by_order.with_options(task_runner=runner)
+        flow: Any = chosen.with_options(task_runner=runner)
         state = flow(**parameters, return_state=True)
         result = state.result(raise_on_failure=False)
     if isinstance(result, RunFailed):
@@ -53,7 +57,8 @@ def print_summary(facts: Mapping[str, Any]) -> None:
         outputs, counts, where = entry["outputs"], entry["counts"], entry["partition"]
         rows = {layer: f"{out['rows']:,}" for layer, out in outputs.items()}
         table.add_row(
-            f"{where['dataset']} {where['symbol']} {where['date']}", rows.get("events", ""), f"{counts.get('event_ends', 0):,}", rows.get("bbo", ""),
+            f"{where['dataset']} {where['symbol']} {where['date']}", rows.get("events") or f"{counts.get('rows_in', 0):,}",
+            f"{counts.get('event_ends', 0):,}", rows.get("bbo") or rows.get("depth-bbo", ""),
             rows.get("trades", ""), f"{counts.get('crossed', 0):,}", f"{sum(counts.get('anomalies', {}).values()):,}",
             entry["status"] if entry["status"] != "done" else counts.get("status", ""),
         )  # fmt: skip

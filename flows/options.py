@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from tasks.depth_recipe import DepthRecipe
 from tasks.errors import UsageError
 from tasks.filtering.predicate import check_filter
 from tasks.partitions import EventFilter, MboRecipe
@@ -30,9 +31,25 @@ def recipe_of(
         parse_bar(name)
     return MboRecipe(
         filter=wanted, depth=depth, interval_ns=parse_interval(interval), bars=tuple(bars), clock=clock, on_book_error=on_book_error,
-        starts_empty=starts_empty, sequence=sequence, stale_after_ns=None if stale_after in ("off", "") else parse_interval(stale_after),
+        starts_empty=starts_empty, sequence=sequence, stale_after_ns=_stale_after(stale_after),
         heatmap_axis=heatmap_axis,
     )  # fmt: skip
+
+
+def depth_recipe_of(
+    *, depths: Sequence[int], interval: str, clock: str, stale_after: str, on_book_error: str, bars: Sequence[str], updates: bool
+) -> DepthRecipe:
+    """The recipe for the options of the depth flow. Raises UsageError naming the option and what it may be."""
+    if wrong := [name for name in bars if parse_bar(name).kind != "time"]:
+        raise UsageError(f"bars is {wrong[0]!r}; allowed: lengths of time such as 1s, 1m: bars of the mid have no trades to count")
+    return DepthRecipe(
+        depths=tuple(depths), interval_ns=parse_interval(interval), clock=clock, on_book_error=on_book_error, bars=tuple(bars), updates=updates,
+        stale_after_ns=_stale_after(stale_after),
+    )  # fmt: skip
+
+
+def _stale_after(text: str) -> int | None:
+    return None if text in ("off", "") else parse_interval(text)
 
 
 def parse_time(text: str, zone: str, option: str) -> int:

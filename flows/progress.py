@@ -61,6 +61,14 @@ class Progress:
         with self._lock:
             self._tally.finish(key)
 
+    def tell(self, line: str) -> None:
+        """Show a line of its own at once: above the bar, or in the log and, unless shown nowhere, on `stream`."""
+        _log.info("%s", line)
+        if self._bar is not None:
+            self._bar.print(line)
+        elif self._show_lines:
+            print(line, file=self._stream, flush=True)
+
     def snapshot(self) -> Snapshot:
         """The counts now, for a report."""
         with self._lock:
@@ -128,6 +136,9 @@ class _Bar:
 
     def start(self) -> None:
         self._rich.start()
+
+    def print(self, line: str) -> None:
+        self._rich.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def draw(self, snapshot: Snapshot, open_parts: dict[str, tuple[float, int]]) -> None:
         self._rich.update(self._whole, completed=snapshot.percent, text=snapshot.line())

@@ -56,6 +56,7 @@ class Run:
             duckdb_memory_bytes=settings.duckdb_memory_bytes,
             advance=self.progress.advance,
             finish=self.progress.finish,
+            tell=self.told,
             slots=lambda cpu, memory: slots(settings, cpu, memory),
         )
         self.stages: list[dict[str, Any]] = []
@@ -139,6 +140,9 @@ class Run:
             return [Outcome(subject_of(item), 0.0, 0, False, None, f"{type(result).__name__}: {result}{known}") for item in batch]
         return result
 
+    def told(self, outcome: Outcome) -> None:
+        """A job of a stage has ended; called from the thread that worked on it. Flows that tell each file at once override it."""
+
     def finished(self) -> str:
         """ISO time now."""
         return datetime.now(UTC).isoformat(timespec="seconds")
@@ -151,7 +155,7 @@ class Run:
 
 def subject_of(item: Any) -> str:
     """The name under which a source, job or partition is booked."""
-    return getattr(item, "name", None) or str(getattr(item, "partition", item))
+    return getattr(item, "subject", None) or getattr(item, "name", None) or str(getattr(item, "partition", item))
 
 
 def label_of(batch: Sequence[Any]) -> str:

@@ -33,20 +33,25 @@ def draw(lake: Path, partition: Partition, clock: str) -> dict[str, str]:
     if are_drawn(lake, partition):
         return paths
     grid = HeatmapGrid.load(lake / partition.path(LAYER))
-    table = pq.read_table(
-        lake / partition.path("trades"), columns=[clock, "price", "size", "side"], partitioning=None, read_dictionary=["side"]
-    ).combine_chunks()
+    trades = _trades(lake / partition.path("trades"), clock)
+    title = f"{partition.symbol}  {partition.date}  {partition.dataset}"
+    draw_png(grid, trades, lake / paths[".png"], title=title)
+    draw_html(grid, trades, lake / paths[".html"], title=title)
+    return paths
+
+
+def _trades(path: Path, clock: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(time, price, size, side code) of each trade; none of a depth feed, which has no such layer."""
+    if not path.exists():
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint32), np.zeros(0, np.uint8)
+    table = pq.read_table(path, columns=[clock, "price", "size", "side"], partitioning=None, read_dictionary=["side"]).combine_chunks()
     side = table["side"].chunk(0).indices.to_numpy() if table.num_rows else np.zeros(0, np.int8)
-    trades = (
+    return (
         table[clock].cast("int64").to_numpy(),
         table["price"].to_numpy(),
         table["size"].to_numpy(),
         char_codes(tuple(table["side"].chunk(0).dictionary.to_pylist()) if table.num_rows else SIDES)[side],
     )
-    title = f"{partition.symbol}  {partition.date}  {partition.dataset}"
-    draw_png(grid, trades, lake / paths[".png"], title=title)
-    draw_html(grid, trades, lake / paths[".html"], title=title)
-    return paths
 
 
 def picture_markdown(name: str, path: Path, width: int = 1_000) -> str:

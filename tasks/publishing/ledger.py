@@ -19,14 +19,15 @@ from tasks.partitions import Partition, Stamp, digest
 from tasks.schemas import LEDGER
 from tasks.storage import read_facts, read_footer, write_table
 
-_AGGREGATES = ("ohlcv-", "bars-", "features")
+_AGGREGATES = ("ohlcv-", "bars-", "features", "mid-", "depth-features-")
 
 
 def collect(lake: Path, partitions: Sequence[Partition]) -> pa.Table:
     """The ledger (schema LEDGER) of `partitions`, sorted, one row per stage whose files exist.
 
-    decode: all events files of the partition together; reconstruct: the bbo file; aggregate:<layer>: each bars and features file. `counts`
-    holds every counter of the footer, and `file_rows`, the rows that the files really have, by which `check` ties the account to the data.
+    decode: all events files of the partition together; reconstruct: the bbo file; snapshot: the touch of a depth feed; aggregate:<layer>: each
+    bars and features file. `counts` holds every counter of the footer, and `file_rows`, the rows that the files really have, by which `check`
+    ties the account to the data.
     Last come the rows of the same sources of which no events file tells: those that belong to no partition, and partitions kept in no part.
     """
     rows = [_row(partition, line) for partition in sorted(partitions) for line in _stages(lake, partition)]
@@ -118,6 +119,12 @@ def _stages(lake: Path, partition: Partition) -> Iterable[_Line]:
     bbo = layer_files(lake, partition, "bbo")
     if bbo:
         yield _reconstruct(bbo[0])
+    touch = layer_files(lake, partition, "depth-bbo")
+    if touch:
+        yield _snapshot(touch[0], "depth-bbo")
+    trades = layer_files(lake, partition, "depth-trades")
+    if trades:
+        yield _snapshot(trades[0], "depth-trades")
     for layer in layers_of(lake, partition):
         if layer.startswith(_AGGREGATES):
             yield _aggregate(layer, layer_files(lake, partition, layer)[0])
@@ -146,6 +153,20 @@ def _reconstruct(file: Path) -> _Line:
     if "bbo" in facts.get("outputs", {}):
         counts["file_rows_expected"] = int(facts["outputs"]["bbo"])
     return "reconstruct", rows_in, int(facts.get("rows_out", accounted)), 0, 0, counts
+
+
+def _snapshot(file: Path, layer: str) -> _Line:
+    """A depth feed in one pass, or its trades: lines in, messages (or updates, or trades) out."""
+    facts = read_facts(file)
+    counts = {**facts, "file_rows": _rows(file), "file_rows_expected": int(facts["outputs"][layer])}
+    return (
+        "snapshot" if layer == "depth-bbo" else "trades",
+        int(facts["rows_in"]),
+        int(facts["rows_out"]),
+        int(facts.get("rows_filtered", 0)),
+        int(facts["rows_quarantined"]),
+        counts,
+    )
 
 
 def _aggregate(layer: str, file: Path) -> _Line:

@@ -16,6 +16,7 @@ from tasks.publishing import colours
 from tasks.publishing.ledger import layer_files
 from tasks.publishing.report_template import FONT, typed
 from tasks.schemas import PRICE_SCALE, UNDEF_PRICE
+from tasks.storage import read_facts
 
 BUCKETS = 1_000  # points of a line over time
 MOST_BARS = 300
@@ -64,11 +65,14 @@ def book_figures(connection: duckdb.DuckDBPyConnection, lake: Path, partition: P
     if len(start) == 0:
         return {}
     x, shapes = start / _MS, _shaded(start, invalid, width)
+    facts = read_facts(path)
+    price_scale, size_scale = 10.0 ** facts.get("price_digits", 9), 10.0 ** facts.get("size_digits", 0)
+    bids, asks = bids / size_scale, asks / size_scale
     depth = len(sums[0].split(" + "))
     return {
         "spread": _figure(
             "spread",
-            [_line("largest", x, most / PRICE_SCALE, colours.ASK_STOPS[0]), _line("mean", x, mean / PRICE_SCALE, colours.INK)],
+            [_line("largest", x, most / price_scale, colours.ASK_STOPS[0]), _line("mean", x, mean / price_scale, colours.INK)],
             {"yaxis": {"title": {"text": "spread"}, "rangemode": "tozero"}, "shapes": shapes},
         ),
         "depth": _figure(
@@ -158,7 +162,7 @@ _BAR_SECONDS = (1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 1440
 
 def _book_layer(layers: list[str]) -> str | None:
     """A grid before event rows before the touch: the shortest layer that answers."""
-    for pattern in (r"mbp-\d+-.+", r"mbp-\d+", r"bbo"):
+    for pattern in (r"mbp-\d+-.+", r"mbp-\d+", r"bbo", r"depth-\d+-.+"):
         found = [layer for layer in layers if re.fullmatch(pattern, layer)]
         if found:
             return found[0]

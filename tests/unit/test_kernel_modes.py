@@ -18,9 +18,24 @@ ROOT = Path(__file__).resolve().parents[2]
 MODES = {"jit off": {"NUMBA_DISABLE_JIT": "1"}, "bounds": {"NUMBA_BOUNDSCHECK": "1"}}
 # In plain Python an integer that wraps is a warning, and here an error. Hashing wraps on purpose.
 WRAPS = ("tasks.reconstruction.ladder_kernels", "tasks.reconstruction.order_table_kernels")
-BOOKS = ("replay", "heatmap_grid", "window", "book_at", "queue_position", "lifetimes")
-ROWS = ("bars", "consolidated", "features", "filtering", "itch", "lobster_reader")
-SLOW = ("csv_source", "dbn", "decode", "heatmap_drawing", "gates", "rebuild", "published", "real_books", "synthetic", "synthetic_formats")
+BOOKS = ("replay", "heatmap_grid", "window", "book_at", "queue_position", "lifetimes", "depth_replay", "depth_layers")
+ROWS = ("bars", "consolidated", "depth_aggregates", "depth_csv", "depth_heatmap", "features", "filtering", "itch", "lobster_reader")
+SLOW = (
+    "bybit",
+    "csv_source",
+    "dbn",
+    "decode",
+    "heatmap_drawing",
+    "gates",
+    "rebuild",
+    "published",
+    "real_books",
+    "synthetic",
+    "synthetic_depth",
+    "synthetic_formats",
+    "tardis_l2",
+    "tardis_tables",
+)
 MANY = "a_book_of_many_orders or session or command_line"  # 60,000 orders, 5 s without JIT
 FILES = "zipped_pair or corrupted_file"  # compile the readers of files, 6 s
 

@@ -26,13 +26,15 @@ from tasks.errors import BookmillError
 from tasks.events_file import truth_schema
 from tasks.heatmap_grid import GRID
 from tasks.reconstruction.checkpoints import RESTING_ORDERS
+from tasks.reconstruction.depth_export import EXPORTS
 from tasks.scanning.check_kernels import REASON_TEXT
 from tasks.scanning.csv_field_kernels import REASONS as CSV_REASONS
 from tasks.scanning.formats import DATABENTO_COLUMNS, DATABENTO_OPTIONAL, SEVEN_COLUMNS
 from tasks.scanning.itch_kernels import REASONS as ITCH_REASONS
 from tasks.scanning.published_batches import REASONS as PUBLISHED_REASONS
+from tasks.scanning.tardis_field_kernels import REASONS as TARDIS_REASONS
 from validation.rules import FILE_RULES, Context
-from validation.suites import SUITES, suite_of
+from validation.suites import DEPTH_SUITES, SUITES, suite_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -71,9 +73,9 @@ def commands() -> Iterator[tuple[str, Any]]:
     yield from walk("bookmill", typer.main.get_command(app))
 
 
-def option_table() -> Table:
+def option_table(command: str) -> Table:
     rows = []
-    for option in dict(commands())["bookmill run mbo"].params:
+    for option in dict(commands())[command].params:
         shown = ", ".join(code(o) for o in option.opts) if option.param_type_name == "option" else code(option.name.upper())
         default = "" if option.required else "off" if option.default is False else code(option.default) if str(option.default) else ""
         rows.append((shown, default, option.help))
@@ -89,7 +91,7 @@ def gate_table() -> Table:
     """The rules of all suites in every context that changes them, each once."""
     rows = [("every gate", code(r.name), r.consequence, r.why) for r in FILE_RULES]
     contexts = [Context(depth=10), Context(depth=10, grid=True, interval_ns=1_000_000_000), Context(time_bars=False)]
-    for suite in SUITES:
+    for suite in (*SUITES, *DEPTH_SUITES):
         for context in contexts:
             own = {r.name for r in FILE_RULES}
             rows += [(suite, code(r.name), r.consequence, r.why) for r in suite_of(suite, context).rules if r.name not in own]
@@ -118,12 +120,12 @@ def branches(node: ast.expr) -> Iterator[str]:
         yield node.value
 
 
-def reasons_in(module: str) -> set[str]:
+def reasons_in(module: str, raised: str = "BadRow", at: int = 4) -> set[str]:
     """Reasons that a reader writes itself: of BadRow(...), of _fail(rows, reason), and of returned (reason, detail, symbol)."""
     found: set[str] = set()
     for node in ast.walk(ast.parse((ROOT / "tasks/scanning" / module).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "BadRow":
-            found |= set(branches(node.args[4]))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == raised:
+            found |= set(branches(node.args[at]))
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "_fail":
             found |= set(branches(node.args[1]))
         elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple) and len(node.value.elts) == 3:
@@ -138,6 +140,7 @@ def row_reason_table() -> Table:
     for kind, names in (
         ("CSV", [n for n in text if n not in lobster]), ("LOBSTER", [n for n in text if n in lobster]),
         ("DBN", sorted(reasons_in("dbn.py"))), ("ITCH", [n for n in ITCH_REASONS if n]), ("Parquet", sorted(reasons_in("parquet_source.py"))),
+        ("Bybit", sorted(reasons_in("bybit_general.py", "Unreadable", 0))), ("Tardis", [n for n in TARDIS_REASONS if n and n not in text]),
         ("published books", [n for n in PUBLISHED_REASONS if n and n not in text]),
         ("all", sorted(reasons_in("decode.py"))),
     ):  # fmt: skip
@@ -149,7 +152,8 @@ def row_reason_table() -> Table:
 
 
 TABLES: dict[str, Callable[[], Table]] = {
-    "options": option_table,
+    "options": lambda: option_table("bookmill run mbo"),
+    "depth_options": lambda: option_table("bookmill run depth"),
     "events": lambda: columns_of(schemas.EVENTS),
     "books": lambda: columns_of(schemas.BBO),
     "trades": lambda: columns_of(schemas.TRADES),
@@ -161,6 +165,12 @@ TABLES: dict[str, Callable[[], Table]] = {
     "certificate": lambda: columns_of(schemas.CERTIFICATE),
     "published": lambda: columns_of(schemas.published_schema(1)),
     "cbbo": lambda: columns_of(schemas.CBBO),
+    "depth_books": lambda: columns_of(schemas.DEPTH_BBO),
+    "depth_updates": lambda: columns_of(schemas.DEPTH_UPDATES),
+    "depth_trades": lambda: columns_of(schemas.DEPTH_TRADES),
+    "mid_bars": lambda: columns_of(schemas.MID_BARS),
+    "depth_features": lambda: columns_of(schemas.DEPTH_FEATURES),
+    "exports": lambda: columns_of(EXPORTS),
     "truth": lambda: columns_of(truth_schema(1)),
     "quarantine": lambda: columns_of(schemas.QUARANTINE),
     "sources": lambda: columns_of(schemas.SOURCES),

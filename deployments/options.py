@@ -1,0 +1,49 @@
+"""Options that several commands share, and what they mean to the settings. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Lake = Annotated[Path | None, typer.Option("--lake", help="Folder of the lake; default: the setting `lake`, which is lake.", show_default=False)]
+Profile = Annotated[str, typer.Option(help="laptop, server or ci; empty for the default.")]
+ApiUrl = Annotated[str, typer.Option(help="URL of a Prefect server; empty: the configured one, else a private one for this run.")]
+Workers = Annotated[int, typer.Option(help="Partitions worked on at once; 0: from the machine.")]
+Memory = Annotated[str, typer.Option(help="Memory budget such as 1GB or 50%; empty: from the machine.")]
+Publisher = Annotated[int | None, typer.Option(help="Publisher id, where several have the symbol.", show_default=False)]
+Dataset = Annotated[str | None, typer.Option(help="Dataset, where several have the symbol.", show_default=False)]
+Instrument = Annotated[int | None, typer.Option(help="Instrument id, where several share the symbol.", show_default=False)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+def lake_of(given: Path | None) -> Path:
+    """The folder given, else the setting."""
+    from config.settings import load
+
+    return given if given is not None else load().lake
+
+
+def settings_of(profile: str, workers: int, memory: str, lake: Path | None, quiet: bool) -> tuple[Any, dict[str, str]]:
+    """(settings, those given on the command line by name)."""
+    from config.settings import load
+
+    given = {"workers": str(workers) if workers else None, "memory_bytes": memory or None, "progress": "off" if quiet else None}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    return load(profile or None, overrides), overrides
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Whole numbers separated by commas. Raises UsageError naming the option."""
+    from tasks.errors import UsageError
+
+    parts = split(text)
+    if not all(part.isdigit() for part in parts):
+        raise UsageError(f"{option} is {text!r}; allowed: numbers separated by commas, such as 1,2")
+    return [int(part) for part in parts]
+
+
+def split(text: str) -> list[str]:
+    """Words separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
