@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.kernels import kernel
+from tasks.kernels import inner, kernel
 from tasks.reconstruction.order_table_kernels import shift_of
 from tasks.schemas import UNDEF_PRICE
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_FIRST, _SECOND, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93), np.uint64(32)
+
+
+@inner
+def slot_of(price, shift):
+    """Slot of a price. Two rounds: with the first alone the prices of some ticks fall together, at 0.1 into 41 probes a look-up, at 0.01 into 5."""
+    mixed = np.uint64(price) * _FIRST
+    return np.int64(((mixed ^ (mixed >> _HALF)) * _SECOND) >> shift)
 
 
 @kernel
@@ -18,7 +25,7 @@ def fill_ranks(table, prices):
     mask = table.shape[0] - 1
     shift = shift_of(table)
     for rank in range(prices.shape[0]):
-        slot = np.int64((np.uint64(prices[rank]) * _MULTIPLIER) >> shift)
+        slot = slot_of(prices[rank], shift)
         while table[slot, 1] != 0:
             slot = (slot + 1) & mask
         table[slot, 0] = prices[rank]
@@ -36,7 +43,7 @@ def to_ranks(table, price, rank):
         if p == UNDEF_PRICE:
             rank[i] = -1
             continue
-        slot = np.int64((np.uint64(p) * _MULTIPLIER) >> shift)
+        slot = slot_of(p, shift)
         while table[slot, 1] != 0 and table[slot, 0] != p:
             slot = (slot + 1) & mask
         rank[i] = table[slot, 1] - 1
