@@ -5,7 +5,7 @@ The contract between scanning and reconstruction; no code of either. Readers kno
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -84,6 +84,6 @@ class DepthReader(Protocol):
     @property
     def bytes_read(self) -> int: ...
 
-    def batches(self, batch_bytes: int) -> Iterator[DepthBatch]: ...
+    def batches(self, batch_bytes: int) -> Generator[DepthBatch, None, None]: ...
 
     def close(self) -> None: ...

@@ -73,7 +73,7 @@ class DepthReplay(DepthSampling):
         self._pending = 0
 
     def feed(self, batch: DepthBatch) -> Iterator[DepthSamples]:
-        """Apply one batch of any length.
+        """Apply one batch of any length. Rows are handed out when a buffer is full, and the rest by `finish`.
 
         Raises ScaleTooSmall or BookError for an update that the scale cannot hold, before anything of the batch is applied; BookError at a gap
         (strict only), naming line, byte, ids and what to do.
@@ -103,7 +103,6 @@ class DepthReplay(DepthSampling):
                 raise BookError(self._explain(batch, at))
             if code == FULL:
                 yield self.empty()
-        yield self.empty()
 
     def _clock_of(self, batch: DepthBatch) -> np.ndarray:
         """Times int64[n] in the order of the feed; the kernel makes a running maximum of them."""

@@ -28,7 +28,7 @@ from tasks.schemas import NO_BOOK, REASONS
 
 # 64 rows of two sides of 500 levels are 1.2 MB.
 GRID_ROOM = 64
-TOUCH_ROOM = 4_096
+TOUCH_ROOM = 16_384
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ Here: opening, decompressing, and telling a clean end from a break. What the byt
 from __future__ import annotations
 
 import os
-import queue
-import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zstandard
 from isal import igzip_lib
+
+from tasks.ahead import ahead
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -147,40 +147,18 @@ def head_of(path: Path, count: int) -> bytes:
         stream.close()
 
 
-def read_ahead(stream: ByteStream, piece_bytes: int) -> Iterator[np.ndarray]:
+def read_ahead(stream: ByteStream, piece_bytes: int) -> Generator[np.ndarray, None, None]:
     """Yield the rest of `stream` as fresh uint8 arrays of `piece_bytes` (the last one shorter, never empty), decompressed in a thread.
 
     The thread ends with the generator. `stream.fault` is final when the generator is exhausted.
     """
-    ready: queue.Queue[np.ndarray | BaseException | None] = queue.Queue(AHEAD)
-    stop = threading.Event()
+    return ahead(_pieces(stream, piece_bytes), AHEAD, f"read {stream.path.name}")
 
-    def put(item: np.ndarray | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
 
-    def work() -> None:
-        try:
-            count = piece_bytes
-            while count == piece_bytes and not stop.is_set():
-                piece = np.empty(piece_bytes, np.uint8)
-                count = stream.fill(piece.data)
-                if count:
-                    put(piece[:count])
-            put(None)
-        except BaseException as fault:
-            put(fault)
-
-    thread = threading.Thread(target=work, name=f"read {stream.path.name}", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+def _pieces(stream: ByteStream, piece_bytes: int) -> Generator[np.ndarray, None, None]:
+    count = piece_bytes
+    while count == piece_bytes:
+        piece = np.empty(piece_bytes, np.uint8)
+        count = stream.fill(piece.data)
+        if count:
+            yield piece[:count]

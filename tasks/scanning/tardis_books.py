@@ -15,7 +15,7 @@ ts is local_timestamp and cts timestamp, whatever the file: to compare interval 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ class TardisBooks(TardisTable):
         self._plan = (plan_columns(self.names, places), self.wanted)
         self._row = self.scratch(kernels.LEVELS_AT + kernels.PER_LEVEL * self.depth)
 
-    def batches(self, batch_bytes: int) -> Iterator[DepthBatch]:
+    def batches(self, batch_bytes: int) -> Generator[DepthBatch, None, None]:
         """The books of about `batch_bytes` of text at a time, in file order; for the errors see TardisRows."""
         for lines in self.table_regions(batch_bytes):
             room = (lines.end - lines.pos) // (_MIN_ROW + _MIN_LEVEL * self.depth) + 1

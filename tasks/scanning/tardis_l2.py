@@ -18,7 +18,7 @@ Source: docs.tardis.dev, data types and "how to reconstruct the order book".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +86,7 @@ class TardisL2(TardisRows):
         """A row is one level."""
         return True
 
-    def batches(self, batch_bytes: int) -> Iterator[DepthBatch]:
+    def batches(self, batch_bytes: int) -> Generator[DepthBatch, None, None]:
         """The messages of about `batch_bytes` of text at a time, in file order; bad rows (batches.BadRow) with the message that they spoil."""
         self._state = self.new_state(kernels.L2_STATE_SIZE)
         self._bad = np.empty((0, rows.BAD_SIZE), np.int64)

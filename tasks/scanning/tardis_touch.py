@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ class TardisTouch:
         """Of the file as stored."""
         return self._quotes.bytes_read
 
-    def batches(self, batch_bytes: int) -> Iterator[DepthBatch]:
+    def batches(self, batch_bytes: int) -> Generator[DepthBatch, None, None]:
         """The quotes of about `batch_bytes` of text at a time, each as a snapshot; a side that is empty has no update."""
         for batch in self._quotes.batches(batch_bytes):
             yield _as_depth(batch)
