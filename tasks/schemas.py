@@ -248,6 +248,7 @@ TRADES = pa.schema(
     [
         ("ts_event", _TS),
         ("ts_recv", _TS),
+        ("as_of", _TS),  # clock time at which it was known: its own, or that of a record before it where it came late
         ("publisher_id", pa.uint16()),
         ("instrument_id", pa.uint32()),
         ("symbol", _TEXT),
@@ -271,8 +272,8 @@ SIDE_METHODS = ("none", "feed", "quote", "tick")
 
 BARS = pa.schema(
     [
-        ("ts_event", _TS),  # time bars: inclusive start; others: time of the first trade
-        ("ts_close", _TS),  # time bars: exclusive end; others: time of the last trade
+        ("ts_event", _TS),  # time bars: inclusive start; others: as_of of the first trade
+        ("ts_close", _TS),  # time bars: exclusive end; others: as_of of the last trade
         ("publisher_id", pa.uint16()),
         ("instrument_id", pa.uint32()),
         ("symbol", _TEXT),

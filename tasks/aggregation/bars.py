@@ -1,9 +1,9 @@
 """Time, tick, volume and dollar bars of one partition: the rules, the streaming and the table. Loops over trades are in bar_kernels.py.
 
 - Time bars: bucket [start, start + interval) on the chosen clock, start a multiple of the interval since the UTC epoch; ts_event is the start.
-  A bucket without a trade has no row (Databento's convention for ohlcv). A trade that comes late in the file belongs to the bucket of its
-  own time, in whatever order it comes; open and close go by file order within the bucket. On ts_event, a trade captured just after
-  midnight UTC can give the partition a bar of the day before.
+  A bucket without a trade has no row (Databento's convention for ohlcv). The flow's clock is as_of: a trade that comes late counts when it was
+  known, so that no bar changes after its end. On ts_event or ts_recv a late trade belongs to the bucket of its own time, in whatever order it
+  comes; open and close go by file order within the bucket.
 - tick:N closes with its N-th trade; volume:V with the trade at which the cumulated size reaches V; dollar:D with the trade at which the
   cumulated |price| * size reaches D currency units. No trade is split, so a bar can exceed its size. The last, unfinished bar is kept, and
   the facts say `open_bar`. ts_event and ts_close are the times of the first and last trade in file order.
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.aggregation.bar_kernels import BAR, DOLLAR, TICK, VOLUME, activity_bars, merge_equal, time_runs, vwaps
-from tasks.aggregation.layer_reading import INT64_MAX, INT64_MIN, ClockFloors, Columns, coded_column, column_batches
+from tasks.aggregation.layer_reading import INT64_MAX, INT64_MIN, KNOWN, ClockFloors, Columns, coded_column, column_batches
 from tasks.errors import UsageError
 from tasks.partitions import CLOCKS, Partition, Stamp
 from tasks.schemas import BARS, PRICE_SCALE, REASONS, SEVERITY, SIDES, UNDEF_PRICE
@@ -45,15 +45,15 @@ def build_bars(
 ) -> dict[str, Any]:
     """Write the bars of one partition (schema BARS) and return the facts that are also in its footer.
 
-    trades_paths: layers of schema TRADES in time order; clock: ts_event or ts_recv; windows: ascending, disjoint (start_ns inclusive, end_ns
+    trades_paths: layers of schema TRADES in time order; clock: as_of, ts_event or ts_recv; windows: ascending, disjoint (start_ns inclusive, end_ns
     exclusive) on the clock, only trades within one of them count, None for all. The bytes do not depend on `batch_rows`.
     Facts: rows_in (trades read) = rows_used + rows_filtered (outside the windows) + rows_unpriced (price UNDEF_PRICE); rows_out (bars);
     open_bar (the last one did not reach its size).
     Memory: one batch, and for time bars those that trades of row groups not yet read could still change.
     Raises UsageError, SchemaMismatch, StorageError.
     """
-    if clock not in CLOCKS:
-        raise UsageError(f"clock is {clock!r}; allowed: {', '.join(CLOCKS)}")
+    if clock not in (KNOWN, *CLOCKS):
+        raise UsageError(f"clock is {clock!r}; allowed: {', '.join((KNOWN, *CLOCKS))}")
     trades = _Trades(trades_paths, clock, windows, batch_rows)
     made = _time_bars(trades, spec.size) if spec.kind == "time" else _activity_bars(trades, spec)
     open_bar = False

@@ -3,7 +3,8 @@
 Rules
 - Row T knows what happened at or before T on the chosen clock, T included, and nothing later. A touch row's time is its as_of, the running
   clock of the replay that made it: the ts_event of a snapshot's records can be days older than the moment at which they were known.
-  A trade's time is the chosen clock. Both are taken in file order, at the running maximum: a late row counts when it could first be known.
+  A trade's time is its as_of likewise, or a clock of its own. Both are taken in file order, at the running maximum: a late row counts when it
+  could first be known.
 - spread, mid, microprice and imbalance describe the grid row's own book. They are null (spread: UNDEF_PRICE) where undefined, never NaN:
   mid and microprice need both sides, microprice and imbalance a size above 0. imbalance_n sums all levels of the grid's depth.
 - ofi is the sum of e_n over the touch rows in (T - interval, T] (Cont, Kukanov, Stoikov 2014, "The Price Impact of Order Book Events", eq. 2-4):
@@ -28,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.aggregation.feature_kernels import PRINTS, QUOTES, fold_quotes, fold_trades
-from tasks.aggregation.layer_reading import INT64_MIN, Columns, coded_column, codes, column_batches, integers, record_batches, row_count
+from tasks.aggregation.layer_reading import INT64_MIN, KNOWN, Columns, coded_column, codes, column_batches, integers, record_batches, row_count
 from tasks.errors import UsageError
 from tasks.partitions import CLOCKS, Stamp
 from tasks.schemas import FEATURES, NO_BOOK, PRICE_SCALE, REASONS, SIDE_METHODS, SIDES, STATUSES, UNDEF_PRICE
@@ -53,13 +54,13 @@ def build_features(
     """Write the features of one partition (schema FEATURES), one row per grid row, and return the facts that are also in its footer.
 
     grid_path: layer mbp-`depth` on a grid (books_schema(depth), T in ts_event, steps of at least `interval_ns`); bbo_paths, trades_paths:
-    layers BBO and TRADES in time order; clock: ts_event or ts_recv, the one that grid and touch were made on. Memory: one batch of each layer. The
+    layers BBO and TRADES in time order; clock: of the trades, as_of, ts_event or ts_recv. Memory: one batch of each layer. The
     bytes do not depend on `batch_rows`.
     Facts: rows_in and rows_out (grid rows), quotes_in, quotes_used (at or before the last T), trades_in, trades_used, trades_counted (in a window).
     Raises UsageError, SchemaMismatch, StorageError.
     """
-    if clock not in CLOCKS:
-        raise UsageError(f"clock is {clock!r}; allowed: {', '.join(CLOCKS)}")
+    if clock not in (KNOWN, *CLOCKS):
+        raise UsageError(f"clock is {clock!r}; allowed: {', '.join((KNOWN, *CLOCKS))}")
     if interval_ns <= 0 or depth <= 0:
         raise UsageError(f"interval is {interval_ns} ns and depth {depth}; both must be positive")
     quotes = _Quotes(column_batches(bbo_paths, {"as_of": None, **dict.fromkeys(_TOUCH), "status": STATUSES}, batch_rows), "as_of", interval_ns)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from tasks.errors import SchemaMismatch, StorageError
 
+KNOWN = "as_of"  # the clock of what was known when: the running clock of the replay that made the rows
 INT64_MAX = np.iinfo(np.int64).max
 INT64_MIN = np.iinfo(np.int64).min
 

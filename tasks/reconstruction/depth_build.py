@@ -5,14 +5,16 @@ The reader and the journal of bad lines are handed in; the rules of the book are
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from tasks.ahead import ahead
 from tasks.depth_batches import BadLine, DepthBatch, DepthReader
@@ -30,6 +32,7 @@ from tasks.storage import ParquetSink, is_done, read_facts
 BBO, UPDATES = "depth-bbo", "depth-updates"
 BATCH_BYTES = 1 << 20
 AHEAD = 2  # batches
+WAITING = 4  # tables
 # A day of minutes, 26 MB in the making at 500 levels: a row group of 2,000 columns takes 0.1 s to write, however few rows it has.
 GRID_GROUP_ROWS = 1_440
 # Levels kept of a feed that does not say how deep it is: more than any venue shows.
@@ -134,7 +137,7 @@ class _Pass:
             replay = replay or self._start(digits or _digits(batch))
             self._note(batch)
             if self._updates is not None:
-                self._updates.write(self._tables.updates(batch))
+                self._later(self._updates, self._tables.updates(batch))
             for samples in replay.feed(batch):
                 self._write(samples)
             self._progress(len(batch), self._reader.bytes_read - told)
@@ -143,6 +146,7 @@ class _Pass:
         for samples in replay.finish():
             self._write(samples)
         self._write_grid(replay.empty())
+        self._wait()
 
     def _start(self, digits: tuple[int, int]) -> DepthReplay:
         recipe, partition = self._recipe, self._source.partition
@@ -164,6 +168,9 @@ class _Pass:
         self._waiting = GridBuffer(max(self._depths), GRID_GROUP_ROWS)
         self._bbo = sink(ParquetSink(self._lake / partition.path(BBO), DEPTH_BBO))
         self._updates = sink(ParquetSink(self._lake / partition.path(UPDATES), DEPTH_UPDATES)) if recipe.updates else None
+        self._encoding: deque[Future[None]] = deque()
+        # Entered after the sinks it writes to, so that it has ended before they are dropped.
+        self._encoder = sink(ThreadPoolExecutor(1, "encode"))
         self._export = None
         if self._csv is not None:
             self._export = sink(CsvExport(self._lake, partition, self._depths, recipe.interval_ns, self._csv, digits))
@@ -190,7 +197,16 @@ class _Pass:
             if self._waiting.count == self._waiting.room:
                 self._write_grid(samples)
         if samples.n_touch:
-            self._bbo.write(self._tables.touch(samples))
+            self._later(self._bbo, self._tables.touch(samples))
+
+    def _later(self, sink: ParquetSink, table: pa.Table) -> None:
+        """Encode beside the book; a table in the making waits for no more than WAITING others."""
+        self._wait(WAITING)
+        self._encoding.append(self._encoder.submit(sink.write, table))
+
+    def _wait(self, left: int = 0) -> None:
+        while len(self._encoding) > left:
+            self._encoding.popleft().result()
 
     def _write_grid(self, last: DepthSamples) -> None:
         samples = self._waiting.samples(last)

@@ -103,6 +103,7 @@ class LayerTables:
         arrays = {
             "ts_event": _ts(events["ts_event"][at]),
             "ts_recv": _ts(events["ts_recv"][at]),
+            "as_of": _ts(events["clock"][at]),
             **self._ids(n),
             "price": pa.array(price),
             "size": pa.array(events["size"][at]),

@@ -6,6 +6,7 @@ import csv
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import time
@@ -21,6 +22,7 @@ from tasks.schemas import UNDEF_PRICE
 from tests.flows.servers import bookmill, data_files, prefect_server, start_bookmill
 
 KILLS = int(os.environ.get("TEST_KILLS", "5"))
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 DAY = "2025-08-09"
 BTC = DepthSpec(symbol="BTCUSDT", interval_ms=4_000, outage_minutes=20.0, restarts=0)
 ETH = DepthSpec(
@@ -152,6 +154,12 @@ def test_updates_are_as_many_as_the_feed_had_and_every_line_is_accounted_for(fin
             lake, "select rows_in, rows_out, rows_quarantined q from ledger where symbol = $1 and stage = 'snapshot'", parameters=[symbol]
         ).to_pylist()
         assert (row["rows_in"], row["rows_out"], row["q"]) == (facts.lines, facts.lines, 0)
+
+
+def test_the_query_of_the_readme_has_an_answer(finished):
+    lake, _, _ = finished
+    (line,) = [line for line in README.splitlines() if line.startswith("bookmill sql") and "depth_" in line]
+    assert query(lake, shlex.split(line)[-1]).num_rows == 5
 
 
 def test_a_second_run_skips_all_and_changes_no_byte(finished, server, archives):

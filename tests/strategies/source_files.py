@@ -77,8 +77,11 @@ class Feed:
         return any(known is not None and time < known for time, known in zip(self.times["trade " + clock], self.known(clock), strict=True))
 
     def until(self, clock: str, moment: int) -> list[bool]:
-        """Which messages are known at `moment`."""
-        return [known is not None and known <= moment for known in self.known(clock)]
+        """Which messages are known at `moment`; those set aside after the last good one of their book go with that one."""
+        known = self.known(clock)
+        last = {key: time for key, time in zip(self.keys, known, strict=True) if time is not None}
+        times = [last.get(key) if time is None else time for key, time in zip(self.keys, known, strict=True)]
+        return [time is not None and time <= moment for time in times]
 
     def write(self, folder: Path, kept: list[bool]) -> Path:
         """The file of the messages that are kept, in a folder of its own; a LOBSTER order book is cut with its messages."""

@@ -108,34 +108,24 @@ def compare(whole: dict[str, Rows], cut: dict[str, Rows], wish: Wish, at: int, l
         assert [row for row in whole[name] if row["as_of"] <= at] == cut[name], name
     trades = len(cut["trades"])
     assert whole["trades"][:trades] == cut["trades"]
-    # Trades that nobody knew at T, though their own time says T or earlier: bars count them where they belong, and change when they come.
-    belated = [row[clock] for row in whole["trades"][trades:] if row[clock] <= at]
-    assert late or not belated, "a trade at or before T is missing"
+    assert not [row for row in whole["trades"][trades:] if row["as_of"] <= at], "a trade that was known at T is missing"
+    assert late or not [row for row in whole["trades"][trades:] if row[clock] <= at]
     for name in (layer["grid"], layer["features"]):
         full, part = ([row for row in rows if row["ts_event"] <= at] for rows in (whole[name], cut[name]))
         if wish.windows is None:
             # Without windows a grid ends with its file; what the whole one has beyond that, it has only because it goes on.
             assert len(full) >= len(part)
             full = full[: len(part)]
-        assert known_then(full, belated) == known_then(part, belated), name
+        assert full == part, name
     for name in cut:
         if name.startswith("ohlcv-"):
             # A bar whose end is after T is open then.
-            full, part = ([row for row in rows if row["ts_close"] <= at and not reaches(row, belated)] for rows in (whole[name], cut[name]))
+            full, part = ([row for row in rows if row["ts_close"] <= at] for rows in (whole[name], cut[name]))
             assert full == part, name
         elif name.startswith("bars-"):
             # Closed by a trade; the open one is not in the lists.
             assert whole[name][: len(cut[name])] == cut[name], name
-            assert belated or sum(row["ts_close"] <= at for row in whole[name]) == len(cut[name]), name
-
-
-def reaches(bar: dict[str, Any], belated: list[int]) -> bool:
-    return any(bar["ts_event"] <= time < bar["ts_close"] for time in belated)
-
-
-def known_then(rows: Rows, belated: list[int]) -> Rows:
-    """Feature rows without the sums over trades from the first belated one on; grid rows as they are."""
-    return [{k: v for k, v in row.items() if k not in OF_TRADES or row["ts_event"] < min(belated, default=row["ts_event"] + 1)} for row in rows]
+            assert sum(row["ts_close"] <= at for row in whole[name]) == len(cut[name]), name
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -218,7 +208,6 @@ def mine_of(feed: Feed, clock: str, partition: Partition) -> list[int]:
     return [time for time, k, bad in zip(feed.known(clock), feed.keys, feed.bad, strict=True) if k == key and not bad and time is not None]
 
 
-@pytest.mark.xfail(strict=True, reason="trades carry no time at which they were known, so features count a late one at its own time")
 def test_a_late_trade_is_in_no_feature_row_before_it_was_known(tmp_path):
     """By the rule of features.py a late row counts when it could first be known; here that is 25 ns after the start, and its own time is 9."""
     records = np.concatenate([record("R", ts=START_NS), record("N", ts=START_NS + 25), record("T", "B", 100, 3, 7, ts=START_NS + 9)])

@@ -67,8 +67,8 @@ def test_every_python_block_is_one_that_is_run():
 
 def test_the_queries_of_the_readme_have_answers(plain):
     folder, _ = plain
-    lines = [shlex.split(line) for line in re.findall(r"^bookmill sql .*$", README, re.MULTILINE)]
-    assert len(lines) == 3
+    lines = [shlex.split(line) for line in re.findall(r"^bookmill sql .*$", README, re.MULTILINE) if "depth_" not in line]
+    assert len(lines) == 3  # those on depth layers have a lake of their own, in tests/flows
     for words in lines:
         (sql,) = [word for word in words if word.startswith("select")]
         assert query(folder / "lake", sql).num_rows > 0

@@ -90,7 +90,8 @@ def empty(rows: Rows, side: str, level: int, row: int) -> None:
 
 def good_trades() -> Rows:
     return _rows(
-        TRADES, ts_event=[T0 + k * SECOND for k in range(N)], ts_recv=[T0 + k * SECOND + 500 for k in range(N)], price=1000 * TICK, size=3,
+        TRADES, ts_event=[T0 + k * SECOND for k in range(N)], ts_recv=[T0 + k * SECOND + 500 for k in range(N)],
+        as_of=[T0 + k * SECOND + 500 for k in range(N)], price=1000 * TICK, size=3,
         side=list("ABNABNABNABN"), side_method=["feed", "quote", "none"] * 4, sequence=range(N),
         bid_px_00=[UNDEF_PRICE] + [999 * TICK] * (N - 1), ask_px_00=1000 * TICK, bid_sz_00=[0] + [4] * (N - 1), ask_sz_00=4,
     )  # fmt: skip
@@ -261,6 +262,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[], Rows], dict[str, Callab
         "method_fits_side": put_all(side="A", side_method="none"),
         "inside_touch": put("price", 1000 * TICK + 1),
         "received_in_order": put("ts_recv", T0),
+        "known_not_before": put("as_of", T0),
         "no_nulls": put("ask_sz_00", None),
     }),
     "bars-time": ("bars", {}, good_bars, {

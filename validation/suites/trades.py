@@ -17,8 +17,19 @@ def schema(context: Context) -> pa.Schema:
 
 
 def rules(context: Context) -> tuple[Rule, ...]:
-    """All expectations on trades; nothing in them depends on the context."""
-    return (*_TRADES, *status_rules(), complete(TRADES.names, look=_SIGN), one_partition())
+    """All expectations on trades."""
+    return (*_TRADES, _known(context.clock), *status_rules(), complete(TRADES.names, look=_SIGN), one_partition())
+
+
+def _known(clock: str) -> Rule:
+    return Rule(
+        "known_not_before",
+        "block",
+        why="Bars and features take a trade when it was known (as_of); before its own time it was not, and using it there would look ahead.",
+        look="The running clock of the replay in tasks/reconstruction.",
+        holds=f"as_of >= {clock} AND (prev_as_of IS NULL OR as_of >= prev_as_of)",
+        previous=("as_of",),
+    )
 
 
 _TRADES = (
