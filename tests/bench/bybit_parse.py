@@ -1,4 +1,4 @@
-"""Reading one generated day of a Bybit order book: inflate alone, the reader, and the usual JSON parsers.
+"""One generated day of a Bybit order book: inflate alone, the reader, the usual JSON parsers; then zip to minute snapshots, ours and the plain way.
 
 `python -m tests.bench.bybit_parse [--interval-ms 100] [--runs 1] [--json FILE] [--folder FOLDER] [--only NAME ...]`
 
@@ -20,6 +20,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -150,10 +151,70 @@ def with_json(path: Path) -> Found:
     return _by_loads(path, json.loads)
 
 
+def snapshots(path: Path) -> Found:
+    """Ours from zip to 1,440 rows at 500 and at 200 levels in a lake, the touch besides."""
+    with tempfile.TemporaryDirectory(prefix="bookmill-bench-") as lake:
+        return _built(path, Path(lake))
+
+
+def two_files(path: Path) -> Found:
+    """The same day twice into two lakes, two workers."""
+    with tempfile.TemporaryDirectory(prefix="bookmill-bench-") as lakes, ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda name: _built(path, Path(lakes) / name), ("one", "other"))
+    assert one == other
+    return one
+
+
+def _built(path: Path, lake: Path) -> Found:
+    from tasks.depth_recipe import DepthRecipe
+    from tasks.reconstruction.depth_build import build_depth
+    from tasks.scanning.depth_journal import DepthJournal
+    from tasks.scanning.depth_sources import open_depth, scan_depth
+
+    named = lake / "in" / "2025-08-09_BTCUSDT_ob500.data.zip"
+    named.parent.mkdir(parents=True)
+    named.symlink_to(path)
+    (source,) = scan_depth([named]).files
+    built = build_depth(lake, source, DepthRecipe(), lambda: open_depth(source), journal=lambda: DepthJournal(source, lake))
+    assert {rows for _, rows in built.grids.values()} == {1_440}
+    return built.facts["rows_in"], built.facts["updates"], -1
+
+
+def plain_way(path: Path) -> Found:
+    """json, a dict a side, sorted at each minute for 500 and 200 levels; the rows are kept as lists and not written."""
+    from decimal import Decimal
+
+    bids: dict[str, str] = {}
+    asks: dict[str, str] = {}
+    lines = levels = minute = 0
+    for line in _lines(path):
+        message = json.loads(line)
+        now = message["ts"] // 60_000
+        if now != minute:
+            minute = now
+            for side, reverse in ((bids, True), (asks, False)):
+                best = sorted(side.items(), key=lambda level: Decimal(level[0]), reverse=reverse)[:500]
+                assert len(best[:200]) <= 200
+        data = message["data"]
+        if message["type"] == "snapshot":
+            bids.clear()
+            asks.clear()
+        for side, changes in ((bids, data["b"]), (asks, data["a"])):
+            for px, sz in changes:
+                if sz == "0":
+                    side.pop(px, None)
+                else:
+                    side[px] = sz
+        lines += 1
+        levels += len(data["b"]) + len(data["a"])
+    return lines, levels, -1
+
+
 CONTENDERS: dict[str, tuple[Callable[[Path], Found], str]] = {
     FLOOR: (isal, "isal"), "zlib inflate": (zlib_alone, "zlib"), "zipfile": (zip_module, "zipfile"), "reader": (reader, "tasks"),
     "msgspec, typed": (with_msgspec, "msgspec"), "orjson": (with_orjson, "orjson"), "pysimdjson": (with_simdjson, "simdjson"),
     "json": (with_json, "json"),
+    "zip to snapshots": (snapshots, "tasks"), "two files, two workers": (two_files, "tasks"), "json, dict, sorted": (plain_way, "json"),
     **{f"reader, batches of {kb} KB": (partial(reader, batch_bytes=kb << 10), "tasks") for kb in (256, 512, 2048, 4096)},
 }  # fmt: skip
 
