@@ -46,7 +46,7 @@ def book_figures(connection: duckdb.DuckDBPyConnection, lake: Path, partition: P
         return {}
     path = layer_files(lake, partition, layer)[0]
     names = pq.read_schema(path).names
-    sums = [" + ".join(n for n in names if re.fullmatch(rf"{side}_sz_\d\d", n)) for side in ("bid", "ask")]
+    sums = [" + ".join(n for n in names if re.fullmatch(rf"{side}_sz_\d+", n)) for side in ("bid", "ask")]
     two_sided = f"bid_px_00 <> {UNDEF_PRICE} AND ask_px_00 <> {UNDEF_PRICE}"
     result = connection.execute(
         f"""
