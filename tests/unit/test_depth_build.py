@@ -1,0 +1,153 @@
+"""A depth feed to its layers as plain functions: real files, a scale that grows, bad lines, strictness, a temporary copy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.depth_recipe import DepthRecipe, DepthSource
+from tasks.errors import BookError, UsageError
+from tasks.publishing.ledger import check, collect
+from tasks.reconstruction.depth_build import DepthBuilt, build_depth, is_built
+from tasks.reconstruction.depth_certificate import certify_depth
+from tasks.scanning.depth_journal import DepthJournal
+from tasks.scanning.depth_sources import open_depth, scan_depth
+from tasks.scanning.depth_trades import decode_trades
+from tasks.schemas import UNDEF_PRICE
+from tasks.storage import temporary_copy
+
+MIDNIGHT_MS = 1_754_697_600_000  # 2025-08-09
+NAME = "2025-08-09_BTCUSDT_ob200.data"
+
+
+def build(lake: Path, source: DepthSource, recipe: DepthRecipe = DepthRecipe()) -> DepthBuilt:  # noqa: B008 - frozen
+    return build_depth(lake, source, recipe, lambda: open_depth(source), journal=lambda: DepthJournal(source, lake))
+
+
+def line(kind: str, ms: int, u: int, bids: list[tuple[str, str]], asks: list[tuple[str, str]] = []) -> str:  # noqa: B006 - read only
+    data = {"s": "BTCUSDT", "b": [list(b) for b in bids], "a": [list(a) for a in asks], "u": u, "seq": 7_000_000_000 + u}
+    return json.dumps({"topic": "orderbook.200.BTCUSDT", "type": kind, "ts": MIDNIGHT_MS + ms, "data": data, "cts": MIDNIGHT_MS + ms - 3})
+
+
+def feed(folder: Path, *lines: str) -> DepthSource:
+    (folder / NAME).write_text("\n".join(lines) + "\n")
+    (source,) = scan_depth([folder / NAME]).files
+    return source
+
+
+def grid(lake: Path, built: DepthBuilt, depth: int) -> list[dict]:
+    return pq.read_table(lake / built.grids[depth][0], partitioning=None).to_pylist()
+
+
+@pytest.mark.real_data
+def test_the_real_archives_have_no_gap_never_cross_and_give_a_row_a_minute(real_data, tmp_path):
+    found = scan_depth([real_data("bybit")])
+    assert len(found.files) == 7
+    assert found.rejected == found.covered == ()
+    for source in found.files:
+        built = build(tmp_path, source)
+        facts = built.facts
+        assert {rows for _, rows in built.grids.values()} == {1_440}
+        assert set(built.grids) == ({500, 200} if source.depth == 500 else {200})
+        assert (facts["anomalies"]["gaps"], facts["crossed"], facts["rows_quarantined"]) == (0, 0, 0)
+        assert facts["rows_in"] == facts["rows_out"] == facts["event_ends"]
+        assert (facts["bid_levels"], facts["ask_levels"]) == (source.depth, source.depth)
+        assert certify_depth(tmp_path, source.partition).verdict == "no_truth"
+    assert next(s for s in found.files if s.partition.symbol == "XRPUSDT").partition.date == "2024-12-01"
+    assert sum(build(tmp_path, s).facts["rows_in"] for s in found.files if s.partition.symbol == "XRPUSDT") == 50
+
+
+@pytest.mark.real_data
+def test_the_tardis_samples_are_sources_of_the_same_flow(real_data, tmp_path):
+    found = scan_depth([real_data("tardis")])
+    kinds = {(s.kind, s.partition.dataset) for s in found.files}
+    assert kinds == {
+        ("tardis-l2", "deribit"), ("tardis-book", "binance-futures"), ("tardis-quotes", "binance-futures"), ("tardis-quotes", "huobi-dm-swap"),
+        ("tardis-trades", "bitmex"), ("tardis-trades", "binance-futures"),
+    }  # fmt: skip
+    assert [c.name for c in found.covered] == ["binance-futures_book_snapshot_5_BTCUSDT.csv"]
+    for source in found.files:
+        if source.kind == "tardis-trades":
+            facts = decode_trades(source, tmp_path, Path(source.file.path)).facts
+        else:
+            facts = build(tmp_path, source).facts
+            assert facts["outputs"][DepthRecipe().grid_layer(max(DepthRecipe().depths_of(source.depth)))] == 1_440
+            assert certify_depth(tmp_path, source.partition).verdict == "no_truth", "snapshots without ids prove nothing"
+        assert facts["rows_in"] == facts["rows_out"] + facts["rows_filtered"] + facts["rows_quarantined"] > 0
+    assert check(collect(tmp_path, sorted({s.partition for s in found.files}))) == []
+
+
+def test_an_update_with_more_decimals_than_any_before_makes_the_scale_grow_and_loses_nothing(tmp_path):
+    lines = [line("snapshot", 0, 10, [("100.5", "1")], [("101.5", "2")]), line("delta", 60_500, 11, [("100.50000000001", "0.12345")])]
+    built = build(tmp_path, feed(tmp_path, *lines))
+    assert (built.facts["price_digits"], built.facts["size_digits"]) == (11, 5)
+    rows = grid(tmp_path, built, 200)
+    assert (rows[1]["bid_px_00"], rows[1]["bid_sz_00"], rows[2]["bid_px_00"], rows[2]["bid_sz_00"]) == (
+        10_050 * 10**9,
+        100_000,
+        10_050_000_000_001,
+        12_345,
+    )
+    assert {row["price_digits"] for row in rows} == {11}
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_bad_line_is_set_aside_with_its_place_and_the_book_is_suspect_until_the_next_snapshot(tmp_path):
+    lines = [
+        line("snapshot", 0, 10, [("100", "1")], [("101", "2")]), '{"topic": "orderbook.200.BTCUSDT", "type": "delta", "ts": 1',
+        line("delta", 70_000, 12, [("100", "3")]), line("snapshot", 130_000, 13, [("100", "3")], [("101", "2")]), line("delta", 190_000, 14, []),
+    ]  # fmt: skip
+    source = feed(tmp_path, *lines)
+    built = build(tmp_path, source)
+    states = [(row["status"], row["reason"]) for row in grid(tmp_path, built, 200)[:5]]
+    assert states == [("valid", ""), ("stale", "silence"), ("suspect", "quarantined"), ("stale", "silence"), ("stale", "silence")]
+    assert built.facts["rows_quarantined"] == 1
+    (row,) = pq.read_table(next((tmp_path / "quarantine").rglob("*.parquet")), partitioning=None).to_pylist()
+    assert (row["source_row"], row["byte_offset"], row["raw"].decode()) == (1, len(lines[0]) + 1, lines[1])
+    assert check(collect(tmp_path, [source.partition])) == []
+
+
+def test_a_gap_fails_the_file_where_that_is_asked_for_and_leaves_nothing_behind(tmp_path):
+    source = feed(tmp_path, line("snapshot", 0, 10, [("100", "1")]), line("delta", 100, 12, [("100", "2")]))
+    with pytest.raises(BookError, match="update id 12 after 10"):
+        build(tmp_path / "lake", source, DepthRecipe(on_book_error="fail"))
+    assert not [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
+    assert build(tmp_path / "lake", source).facts["status"] == "suspect"
+
+
+def test_what_is_there_is_found_again_and_another_recipe_is_other_work(tmp_path):
+    source = feed(tmp_path, line("snapshot", 0, 10, [("100", "1")], [("101", "1")]))
+    assert is_built(tmp_path, source, DepthRecipe(), None) is None
+    assert not build(tmp_path, source).skipped
+    assert build(tmp_path, source).skipped
+    assert is_built(tmp_path, source, DepthRecipe(clock="ts"), None) is None
+    (tmp_path / source.partition.path("depth-200-1m")).unlink()
+    assert is_built(tmp_path, source, DepthRecipe(), None) is None
+
+
+def test_a_clock_of_the_engine_and_one_of_the_sender_differ_by_what_the_feed_says(tmp_path):
+    # Sent at 00:01:00.001, made by the engine 3 ms before: in the book of 00:01 on the engine's clock only.
+    source = feed(tmp_path, line("snapshot", 5_000, 10, [("100", "1")]), line("delta", 60_001, 11, [("100", "2")]))
+    by_engine = grid(tmp_path, build(tmp_path, source), 200)[1]
+    by_sender = grid(tmp_path / "ts", build(tmp_path / "ts", source, DepthRecipe(clock="ts")), 200)[1]
+    assert (by_engine["bid_sz_00"], by_engine["age_ns"], by_sender["bid_sz_00"]) == (2, 2_000_000, 1)
+    assert by_engine["ask_px_00"] == UNDEF_PRICE
+
+
+def test_a_temporary_copy_is_read_and_removed(tmp_path):
+    source = feed(tmp_path, line("snapshot", 0, 10, [("100", "1")]))
+    with temporary_copy(Path(source.file.path), str(tmp_path / "fast")) as path:
+        assert path.parent == tmp_path / "fast"
+        assert sum(len(batch) for batch in open_depth(source, path).batches(1 << 16)) == 1
+    assert not list((tmp_path / "fast").iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"depths": ()}, {"depths": (0,)}, {"depths": (2_000,)}, {"interval_ns": 7}, {"clock": "ts_event"}, {"stale_after_ns": 0}]
+)
+def test_a_recipe_that_cannot_be_says_what_is_allowed(wrong):
+    with pytest.raises(UsageError, match=r"allowed|must"):
+        DepthRecipe(**wrong)
