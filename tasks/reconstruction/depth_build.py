@@ -166,7 +166,9 @@ class _Pass:
             for depth in self._depths
         }
         self._waiting = GridBuffer(max(self._depths), GRID_GROUP_ROWS)
-        self._bbo = sink(ParquetSink(self._lake / partition.path(BBO), DEPTH_BBO))
+        # Half the size of plain values, in five sixths of their time (measured on 585,586 rows).
+        packed = {field.name: "DELTA_BINARY_PACKED" for field in DEPTH_BBO if field.type.bit_width == 64}
+        self._bbo = sink(ParquetSink(self._lake / partition.path(BBO), DEPTH_BBO, encodings=packed))
         self._updates = sink(ParquetSink(self._lake / partition.path(UPDATES), DEPTH_UPDATES)) if recipe.updates else None
         self._encoding: deque[Future[None]] = deque()
         # Entered after the sinks it writes to, so that it has ended before they are dropped.
