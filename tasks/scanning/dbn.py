@@ -70,10 +70,10 @@ def _date(day: int) -> Any:
     return (datetime.fromordinal(EPOCH) + timedelta(days=day)).replace(tzinfo=UTC).date()
 
 
-def read_header(stream: ByteStream) -> DbnHeader:
-    """Read the header, leaving `stream` at the first record.
+def read_metadata(stream: ByteStream) -> tuple[int, int, databento_dbn.Metadata]:
+    """(version, bytes of the header, metadata) of a DBN file of any schema, leaving `stream` at the first record.
 
-    Raises EmptySource, UnknownFormat (not DBN, or a version not known), CorruptSource (cut short or not decodable), SchemaMismatch (not mbo).
+    Raises EmptySource, UnknownFormat (not DBN, or a version not known), CorruptSource (cut short or not decodable).
     """
     prefix = _take(stream, 8)
     if not prefix and not stream.fault:
@@ -95,12 +95,18 @@ def read_header(stream: ByteStream) -> DbnHeader:
         metadata = databento_dbn.Metadata.decode(prefix + body)
     except Exception as fault:
         raise CorruptSource(stream.path, f"the DBN header cannot be decoded ({fault})", offset=8, remedy=_GET_AGAIN) from fault
+    return version, 8 + length, metadata
+
+
+def read_header(stream: ByteStream) -> DbnHeader:
+    """Read the header of a file of schema mbo, leaving `stream` at the first record. Raises as `read_metadata`, and SchemaMismatch (not mbo)."""
+    version, length, metadata = read_metadata(stream)
     schema = str(metadata.schema) if metadata.schema is not None else ""
     if schema not in ("mbo", ""):
         problem = f"holds DBN schema {schema}; allowed: mbo"
         raise SchemaMismatch(stream.path, problem, remedy="Books are rebuilt from orders: download the schema mbo for the same symbols and days")
     record_bytes = MBO_RECORD.itemsize + 8 * bool(metadata.ts_out)
-    return DbnHeader(version, metadata.dataset, schema, 8 + length, record_bytes, metadata)
+    return DbnHeader(version, metadata.dataset, schema, length, record_bytes, metadata)
 
 
 def _take(stream: ByteStream, count: int) -> bytes:

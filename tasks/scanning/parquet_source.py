@@ -19,6 +19,7 @@ from tasks.partitions import SourceFile
 from tasks.scanning import arrow_values as convert
 from tasks.scanning.batches import BadRow, RawBatch
 from tasks.scanning.formats import SEVEN_COLUMN_PARQUET
+from tasks.scanning.parquet_rows import row_batches
 from tasks.schemas import EVENT_DTYPES, F_LAST, F_TOB, UNDEF_PRICE
 
 # column -> how it is read (arrow_values.READS)
@@ -102,17 +103,7 @@ class ParquetReader:
 
     def batches(self, batch_rows: int) -> Iterator[RawBatch]:
         """Yield the rows in file order, at most `batch_rows` in a batch. Raises CorruptSource where a page cannot be read."""
-        rows = self._file.iter_batches(batch_size=batch_rows, columns=self._columns)
-        while True:
-            try:
-                batch = next(rows, None)
-            except (pa.ArrowException, OSError) as fault:
-                if isinstance(fault, OSError) and fault.errno:
-                    raise
-                problem = f"a page after row {self.source_rows:,} of {self._total:,} cannot be read ({fault})"
-                raise CorruptSource(self._path, problem, row=self.source_rows, remedy=_GET_AGAIN) from fault
-            if batch is None:
-                return
+        for batch in row_batches(self._file, self._path, self._columns, batch_rows, _GET_AGAIN):
             converted = self._convert(batch)
             self.source_rows += batch.num_rows
             self.bytes_read = self._size * self.source_rows // self._total

@@ -6,14 +6,13 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import databento_dbn
 import numpy as np
 
-from tasks.errors import CorruptSource, SchemaMismatch, UnknownFormat
+from tasks.errors import CorruptSource, SchemaMismatch
 from tasks.partitions import SourceFile
 from tasks.scanning.batches import BadRow
 from tasks.scanning.chunks import ByteStream, read_ahead
-from tasks.scanning.dbn import _MAPPED_SYMBOL, SYMBOL_MAPPING, VERSIONS, DbnHeader
+from tasks.scanning.dbn import _MAPPED_SYMBOL, SYMBOL_MAPPING, DbnHeader, read_metadata
 from tasks.scanning.published_batches import INSTRUMENT, TS_EVENT, TS_RECV, PublishedBatch, columns_of
 from tasks.scanning.published_formats import DBN_SCHEMAS, Published
 from tasks.scanning.published_kernels import FIRST_LEVEL, LEVEL_BYTES, split_published, walk_published
@@ -25,31 +24,11 @@ _GET_AGAIN = "Fetch the file again, or convert the part that is whole"
 
 
 def read_header(stream: ByteStream) -> DbnHeader:
-    """The header of a DBN file of any schema, leaving `stream` at the first record. Raises CorruptSource; UnknownFormat for another version."""
-    prefix = _take(stream, 8)
-    if len(prefix) < 8 or prefix[:3] != b"DBN":
-        raise CorruptSource(stream.path, stream.fault or "the DBN header is cut short", offset=stream.position, remedy=_GET_AGAIN)
-    version, length = prefix[3], struct.unpack("<I", prefix[4:])[0]
-    if version not in VERSIONS:
-        raise UnknownFormat(stream.path, f"is DBN version {version}; supported are {VERSIONS[0]} to {VERSIONS[-1]}", remedy="Convert it with `dbn`")
-    if length > _MAX_HEADER:
-        raise CorruptSource(stream.path, f"the DBN header claims {length:,} bytes, more than any real one", offset=4, remedy=_GET_AGAIN)
-    body = _take(stream, length)
-    if len(body) < length:
-        problem = stream.fault or "the file ends inside the DBN header"
-        raise CorruptSource(stream.path, f"{problem}; the header needs {8 + length:,} bytes", offset=stream.position, remedy=_GET_AGAIN)
-    try:
-        metadata = databento_dbn.Metadata.decode(prefix + body)
-    except Exception as fault:
-        raise CorruptSource(stream.path, f"the DBN header cannot be decoded ({fault})", offset=8, remedy=_GET_AGAIN) from fault
+    """The header of a DBN file of any schema, leaving `stream` at the first record. Raises as dbn.read_metadata."""
+    version, length, metadata = read_metadata(stream)
     schema = str(metadata.schema) if metadata.schema is not None else ""
     levels = DBN_SCHEMAS.get(schema, (0, 0))[1]
-    return DbnHeader(version, metadata.dataset, schema, 8 + length, FIRST_LEVEL + LEVEL_BYTES * levels + 8 * bool(metadata.ts_out), metadata)
-
-
-def _take(stream: ByteStream, count: int) -> bytes:
-    buffer = bytearray(count)
-    return bytes(buffer[: stream.fill(memoryview(buffer))])
+    return DbnHeader(version, metadata.dataset, schema, length, FIRST_LEVEL + LEVEL_BYTES * levels + 8 * bool(metadata.ts_out), metadata)
 
 
 def header_of(path: Path) -> DbnHeader:

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from tasks.errors import CorruptSource, SchemaMismatch
+from tasks.errors import SchemaMismatch
 from tasks.partitions import SourceFile
 from tasks.scanning import arrow_values as convert
 from tasks.scanning.batches import BadRow
+from tasks.scanning.parquet_rows import row_batches
 from tasks.scanning.parquet_source import _as_json, _open, row_count
 from tasks.scanning.published_batches import INSTRUMENT, NO_TIME, PublishedBatch, columns_of
 from tasks.scanning.published_formats import Published
@@ -81,17 +82,7 @@ class PublishedParquet:
 
     def batches(self, batch_rows: int) -> Iterator[PublishedBatch]:
         """The rows in file order, at most `batch_rows` in a batch. Raises CorruptSource where a page cannot be read."""
-        rows = self._file.iter_batches(batch_size=batch_rows, columns=self._columns)
-        while True:
-            try:
-                batch = next(rows, None)
-            except (pa.ArrowException, OSError) as fault:
-                if isinstance(fault, OSError) and fault.errno:
-                    raise
-                problem = f"a page after row {self.source_rows:,} of {self._total:,} cannot be read ({fault})"
-                raise CorruptSource(self._path, problem, row=self.source_rows, remedy=_GET_AGAIN) from fault
-            if batch is None:
-                return
+        for batch in row_batches(self._file, self._path, self._columns, batch_rows, _GET_AGAIN):
             if batch.num_rows:
                 yield self._convert(batch)
 
