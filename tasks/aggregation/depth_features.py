@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from tasks.aggregation.depth_feature_kernels import sum_levels
 from tasks.aggregation.depth_layers import Scale, check_prices, touch_batches
-from tasks.aggregation.features import _checked_steps, _Quotes, _ratio
+from tasks.aggregation.features import Quotes, checked_steps, ratio
 from tasks.aggregation.layer_reading import INT64_MIN, Columns, coded_column, codes, integers, record_batches, row_count
 from tasks.errors import UsageError
 from tasks.partitions import Stamp
@@ -52,7 +52,7 @@ def build_depth_features(
     with ParquetSink(out, DEPTH_FEATURES) as sink:
         for batch in record_batches(grid_path, [*_HEAD, *_DIGITS, *names], wide):
             times = integers(grid_path, batch, "ts_event")
-            last_time = _checked_steps(times, last_time, interval_ns, grid_path, sink.rows)
+            last_time = checked_steps(times, last_time, interval_ns, grid_path, sink.rows)
             scale.note(integers(grid_path, batch, _DIGITS[0]), integers(grid_path, batch, _DIGITS[1]))
             columns = {**_head(grid_path, batch), **_book(grid_path, batch, depth, scale), **touch.fold(times)}
             changes += int(columns["changes"].sum())
@@ -62,7 +62,7 @@ def build_depth_features(
     return facts
 
 
-class _Touches(_Quotes):
+class _Touches(Quotes):
     """The touch layer of a depth partition: order flow and volatility as in features.py, in units of the layer's scale, and the changes."""
 
     def __init__(self, path: Path, interval_ns: int, batch_rows: int) -> None:
@@ -122,9 +122,9 @@ def _book(path: Path, batch: pa.RecordBatch, depth: int, scale: Scale) -> dict[s
     found = {
         "spread": (ask - bid) / scale.price_units,
         "mid": mid2 / (2 * scale.price_units),
-        "microprice": (bid * _ratio(ask_size, touch_size) + ask * _ratio(bid_size, touch_size)) / scale.price_units,
-        "imbalance_1": _ratio(bid_size - ask_size, touch_size),
-        "imbalance_n": _ratio(whole[0] - whole[1], whole[0] + whole[1]),
+        "microprice": (bid * ratio(ask_size, touch_size) + ask * ratio(bid_size, touch_size)) / scale.price_units,
+        "imbalance_1": ratio(bid_size - ask_size, touch_size),
+        "imbalance_n": ratio(whole[0] - whole[1], whole[0] + whole[1]),
         "bid_depth": whole[0] / scale.size_units,
         "ask_depth": whole[1] / scale.size_units,
     }

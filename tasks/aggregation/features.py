@@ -63,13 +63,13 @@ def build_features(
         raise UsageError(f"clock is {clock!r}; allowed: {', '.join((KNOWN, *CLOCKS))}")
     if interval_ns <= 0 or depth <= 0:
         raise UsageError(f"interval is {interval_ns} ns and depth {depth}; both must be positive")
-    quotes = _Quotes(column_batches(bbo_paths, {"as_of": None, **dict.fromkeys(_TOUCH), "status": STATUSES}, batch_rows), "as_of", interval_ns)
+    quotes = Quotes(column_batches(bbo_paths, {"as_of": None, **dict.fromkeys(_TOUCH), "status": STATUSES}, batch_rows), "as_of", interval_ns)
     prints = _Prints(column_batches(trades_paths, {clock: None, **_TRADE}, batch_rows), clock, interval_ns)
     counted, last_time = 0, None
     with ParquetSink(out, FEATURES) as sink:
         for batch in record_batches(grid_path, [*_HEAD, *_level_names(depth)], batch_rows):
             times = integers(grid_path, batch, "ts_event")
-            last_time = _checked_steps(times, last_time, interval_ns, grid_path, sink.rows)
+            last_time = checked_steps(times, last_time, interval_ns, grid_path, sink.rows)
             table = pa.Table.from_pydict(
                 {**_head(grid_path, batch), **_book_features(grid_path, batch, depth), **quotes.fold(times), **prints.fold(times)}, schema=FEATURES
             )
@@ -127,7 +127,7 @@ class _Stream:
         raise NotImplementedError
 
 
-class _Quotes(_Stream):
+class Quotes(_Stream):
     """The touch layer: order flow and volatility."""
 
     def __init__(self, batches: Iterator[Columns], clock: str, interval_ns: int) -> None:
@@ -178,7 +178,7 @@ def _level_names(depth: int) -> list[str]:
     return ["bid_px_00", "ask_px_00", *(f"{side}_sz_{level:02d}" for level in range(depth) for side in ("bid", "ask"))]
 
 
-def _checked_steps(times: np.ndarray, last: int | None, interval_ns: int, path: Path, rows_before: int) -> int | None:
+def checked_steps(times: np.ndarray, last: int | None, interval_ns: int, path: Path, rows_before: int) -> int | None:
     """The last grid time; raises UsageError where two are closer than the interval, since their windows would overlap."""
     if len(times) == 0:
         return last
@@ -213,16 +213,16 @@ def _book_features(path: Path, batch: pa.RecordBatch, depth: int) -> dict[str, p
     bids = sum((level[f"bid_sz_{k:02d}"] for k in range(1, depth)), bid_size)
     asks = sum((level[f"ask_sz_{k:02d}"] for k in range(1, depth)), ask_size)
     # Weights first: price * size could need 95 bits, and bid + spread * weight would cancel where the book is crossed far.
-    micro = (bid * _ratio(ask_size, touch_size) + ask * _ratio(bid_size, touch_size)) / PRICE_SCALE
+    micro = (bid * ratio(ask_size, touch_size) + ask * ratio(bid_size, touch_size)) / PRICE_SCALE
     return {
         "spread": pa.array(spread),
         "mid": pa.array((bid / 2 + ask / 2) / PRICE_SCALE, mask=~sided),
         "microprice": pa.array(micro, mask=~sided | (touch_size == 0)),
-        "imbalance_1": pa.array(_ratio(bid_size - ask_size, touch_size), mask=touch_size == 0),
-        "imbalance_n": pa.array(_ratio(bids - asks, bids + asks), mask=bids + asks == 0),
+        "imbalance_1": pa.array(ratio(bid_size - ask_size, touch_size), mask=touch_size == 0),
+        "imbalance_n": pa.array(ratio(bids - asks, bids + asks), mask=bids + asks == 0),
     }
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, 0 where whole is 0 (the caller masks it)."""
     return np.divide(part, whole, out=np.zeros(len(whole)), where=whole != 0)

@@ -22,7 +22,7 @@ from tasks.errors import SchemaMismatch, StorageError
 from tasks.heatmap_grid import HeatmapGrid
 from tasks.partitions import Partition, Stamp, digest
 from tasks.reconstruction.heat_kernels import accumulate_rows, settle_all
-from tasks.reconstruction.heatmap import LAYER, _price_bins, _stale_spans, _Touch
+from tasks.reconstruction.heatmap import LAYER, Touch, price_bins, stale_spans
 from tasks.schemas import UNDEF_PRICE
 from tasks.specs import interval_name
 from tasks.storage import is_done, read_footer
@@ -55,8 +55,8 @@ def build_depth_heatmap(lake: Path, partition: Partition, *, depth: int, interva
     if is_done(lake / path, stamp):
         return path
     try:
-        rows, touch = _GridRows(lake / partition.path(layer), depth, interval_ns), _Touch(lake / partition.path(BBO_LAYER))
-        bins = _price_bins(touch, rows.quoted_prices(), height)
+        rows, touch = _GridRows(lake / partition.path(layer), depth, interval_ns), Touch(lake / partition.path(BBO_LAYER))
+        bins = price_bins(touch, rows.quoted_prices(), height)
         if bins is None or not len(rows.times):
             return None
         made = _grid(rows, touch, bins, width)
@@ -108,7 +108,7 @@ class _GridRows:
             yield times, px, sz
 
 
-def _grid(rows: _GridRows, touch: _Touch, bins: tuple[int, int, int], width: int) -> HeatmapGrid:
+def _grid(rows: _GridRows, touch: Touch, bins: tuple[int, int, int], width: int) -> HeatmapGrid:
     low, step, height = bins
     first, span = int(rows.times[0]), int(rows.times[-1]) + rows.interval - int(rows.times[0])
     width = min(width, max(span // rows.interval, 1))
@@ -131,10 +131,10 @@ def _grid(rows: _GridRows, touch: _Touch, bins: tuple[int, int, int], width: int
     )  # fmt: skip
 
 
-def _spans(rows: _GridRows, touch: _Touch, edges: np.ndarray) -> tuple[tuple[int, int, str, str], ...]:
+def _spans(rows: _GridRows, touch: Touch, edges: np.ndarray) -> tuple[tuple[int, int, str, str], ...]:
     """(start, end, status, reason) of each stretch of the picture in which the book is not valid, ascending."""
     first, end = int(edges[0]), int(edges[-1])
-    found = [*touch.spans(end), *_stale_spans(rows.path, rows.interval)]
+    found = [*touch.spans(end), *stale_spans(rows.path, rows.interval)]
     if touch.as_of[0] > first:
         found.append((first, int(touch.as_of[0]), "no_book", "no_snapshot"))
     inside = [(max(a, first), min(b, end), status, reason) for a, b, status, reason in found]

@@ -52,8 +52,8 @@ def build_heatmap(
     path, stamp = partition.path(LAYER), heatmap_stamp(lake, rebuilt, recipe)
     if is_done(lake / path, stamp):
         return path
-    bbo = _Touch(lake / rebuilt.outputs["bbo"][0])
-    prices = _price_bins(bbo, _quoted_prices(lake / rebuilt.outputs[layer_names(recipe)["rows"]][0]), recipe.heatmap_height)
+    bbo = Touch(lake / rebuilt.outputs["bbo"][0])
+    prices = price_bins(bbo, _quoted_prices(lake / rebuilt.outputs[layer_names(recipe)["rows"]][0]), recipe.heatmap_height)
     if prices is None:
         return None
     low, step, rows = prices
@@ -68,7 +68,7 @@ def build_heatmap(
         _from_events(lake, events, carry, axis, recipe, batch_rows, plane, held, since, low, step)
     settle_all(plane, held, since, float(recipe.heatmap_width))
     bid_px, ask_px = bbo.at(axis.edges[1:])
-    stale = _stale_spans(lake / rebuilt.outputs[layer_names(recipe)["grid"]][0], recipe.interval_ns)
+    stale = stale_spans(lake / rebuilt.outputs[layer_names(recipe)["grid"]][0], recipe.interval_ns)
     HeatmapGrid(
         bids=plane[0].astype(np.float32), asks=plane[1].astype(np.float32), time_edges=axis.edges,
         price_edges=low + step * np.arange(rows + 1, dtype=np.int64), bid_px=bid_px, ask_px=ask_px,
@@ -78,7 +78,7 @@ def build_heatmap(
     return path
 
 
-class _Touch:
+class Touch:
     """The bbo layer's times, touch and status as arrays."""
 
     def __init__(self, path: Path) -> None:
@@ -108,7 +108,7 @@ class _Touch:
         )
 
 
-def _stale_spans(path: Path, interval_ns: int) -> tuple[tuple[int, int, str, str], ...]:
+def stale_spans(path: Path, interval_ns: int) -> tuple[tuple[int, int, str, str], ...]:
     """(start, end, status, reason) of each stretch without an event that is longer than stale_after; only grid rows can be stale."""
     found: list[tuple[int, int, str, str]] = []
     for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(columns=["ts_event", "status", "status_since"]):
@@ -144,7 +144,7 @@ def _quoted_prices(path: Path) -> np.ndarray:
     return np.unique(np.concatenate([pc.unique(table[name]).to_numpy() for name in names]))
 
 
-def _price_bins(bbo: _Touch, quoted: np.ndarray, height: int) -> tuple[int, int, int] | None:
+def price_bins(bbo: Touch, quoted: np.ndarray, height: int) -> tuple[int, int, int] | None:
     """(lowest edge, bin height, bins): the touch's range, weighted by time, with a margin; bins are whole ticks, at most `height`.
 
     The tick is the greatest common divisor of the differences of the touch's prices and those of `quoted` inside of the range.
@@ -172,7 +172,7 @@ def _price_bins(bbo: _Touch, quoted: np.ndarray, height: int) -> tuple[int, int,
 class _Axis:
     """Columns of the picture: equally long (time) or holding equally many event ends (event). edges int64[width + 1] ns."""
 
-    def __init__(self, kind: str, width: int, bbo: _Touch, rows_path: Path) -> None:
+    def __init__(self, kind: str, width: int, bbo: Touch, rows_path: Path) -> None:
         self._kind, self._width, self._events = kind, width, 0
         if kind == "time":
             file = pq.ParquetFile(rows_path, pre_buffer=False)

@@ -27,7 +27,7 @@ from tasks.schemas import EVENT_DTYPES, MBO_RECORD
 VERSIONS = (1, 2, 3)
 SYMBOL_MAPPING = 22
 # Length of a symbol mapping record -> where its output symbol stands (version 1; versions 2 and 3).
-_MAPPED_SYMBOL = {80: slice(38, 60), 176: slice(89, 160)}
+MAPPED_SYMBOL = {80: slice(38, 60), 176: slice(89, 160)}
 _MAX_HEADER = 1 << 28  # a longer one is a damaged length: 1M mapped symbols need 150 MB
 _MAX_DAYS = 40_000  # of a promised span; more is an open or damaged one
 _GET_AGAIN = "Fetch the file again, or convert the part that is whole"
@@ -226,7 +226,7 @@ class DbnReader:
         """Reason, detail and symbol of a record that is not mbo; a symbol mapping is also applied."""
         record = self._bytes(data, start)
         rtype, instrument_id, ts_event = record[1], *struct.unpack_from("<IQ", record, 4)
-        symbol = record[_MAPPED_SYMBOL.get(len(record), slice(0))].split(b"\0")[0].decode("ascii", "replace")
+        symbol = record[MAPPED_SYMBOL.get(len(record), slice(0))].split(b"\0")[0].decode("ascii", "replace")
         if rtype == SYMBOL_MAPPING and symbol and ts_event < 2**63:
             self._codes.learn(instrument_id, ts_event, symbol)
         return "not_mbo", f"record type {rtype}, {len(record)} bytes", -1

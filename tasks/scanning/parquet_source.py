@@ -31,7 +31,8 @@ _GET_AGAIN = "Fetch or export the file again"
 _BUFFER_BYTES = 1 << 20
 
 
-def _open(path: Path, dictionary: list[str] | None = None) -> pq.ParquetFile:
+def open_file(path: Path, dictionary: list[str] | None = None) -> pq.ParquetFile:
+    """The file, read through small buffers; dictionary: text columns read as codes. Raises CorruptSource."""
     try:
         return pq.ParquetFile(path, read_dictionary=dictionary, pre_buffer=False, buffer_size=_BUFFER_BYTES)
     except (pa.ArrowException, OSError) as fault:
@@ -45,7 +46,7 @@ def read_schema(path: Path) -> pa.Schema:
 
     Raises CorruptSource where the footer is missing or damaged, SchemaMismatch where a type cannot be read exactly.
     """
-    with _open(path) as file:
+    with open_file(path) as file:
         schema = file.schema_arrow
     if "ts_event" in schema.names:
         wrong = []
@@ -61,13 +62,13 @@ def read_schema(path: Path) -> pa.Schema:
 
 def row_count(path: Path) -> int:
     """Rows as the footer says."""
-    with _open(path) as file:
+    with open_file(path) as file:
         return file.metadata.num_rows
 
 
 def first_publisher(path: Path) -> int | None:
     """publisher_id of the first row, None where there is none."""
-    with _open(path) as file:
+    with open_file(path) as file:
         if "publisher_id" in file.schema_arrow.names:
             for batch in file.iter_batches(batch_size=1, columns=["publisher_id"]):
                 values, ok = convert.integers(batch.column(0), EVENT_DTYPES["publisher_id"])
@@ -87,7 +88,9 @@ class ParquetReader:
         schema = read_schema(self._path)
         names = schema.names
         # Dictionary codes instead of a string per row: letters and symbols are then looked up once per distinct value.
-        self._file = _open(self._path, [name for name in ("action", "side", "symbol") if name in names and schema.field(name).type == pa.string()])
+        self._file = open_file(
+            self._path, [name for name in ("action", "side", "symbol") if name in names and schema.field(name).type == pa.string()]
+        )
         self._seven = source.format == SEVEN_COLUMN_PARQUET
         self._columns = [name for name in _READ if name in names]
         self._size, self._total = self._path.stat().st_size, self._file.metadata.num_rows
@@ -120,14 +123,14 @@ class ParquetReader:
         codes = self._symbol_codes(batch, columns["instrument_id"])
         kept = np.flatnonzero(rows.reason == 0)
         bad = [
-            BadRow(int(before), base + row, -1, _as_json(batch, row), rows.reasons[rows.reason[row]], rows.detail(row), int(codes[row]))
+            BadRow(int(before), base + row, -1, as_json(batch, row), rows.reasons[rows.reason[row]], rows.detail(row), int(codes[row]))
             for row, before in ((row, np.searchsorted(kept, row)) for row in np.flatnonzero(rows.reason).tolist())
         ]
         if bad:
             columns, codes = {name: values[kept] for name, values in columns.items()}, codes[kept]
         # Arrow lends read-only memory; kernels compiled for writeable arrays would compile again for it.
         columns = {name: values if values.flags.writeable else values.copy() for name, values in columns.items()}
-        return RawBatch(columns, codes, base + kept, lambda row: (-1, _as_json(batch, int(kept[row]))), bad)
+        return RawBatch(columns, codes, base + kept, lambda row: (-1, as_json(batch, int(kept[row]))), bad)
 
     def _symbol_codes(self, batch: pa.RecordBatch, instrument_id: np.ndarray) -> np.ndarray:
         """int32[n]; Python runs once per distinct symbol of the batch."""
@@ -202,7 +205,7 @@ class _Rows:
         return f"{name} {self.batch.column(name)[row].as_py()!r}" if name in self.batch.schema.names else ""
 
 
-def _as_json(batch: pa.RecordBatch, row: int) -> bytes:
+def as_json(batch: pa.RecordBatch, row: int) -> bytes:
     """The columns read of one row as a JSON object; times of timestamp type as ISO text with all their digits."""
     values = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):

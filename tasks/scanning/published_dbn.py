@@ -12,7 +12,7 @@ from tasks.errors import CorruptSource, SchemaMismatch
 from tasks.partitions import SourceFile
 from tasks.scanning.batches import BadRow
 from tasks.scanning.chunks import ByteStream, read_ahead
-from tasks.scanning.dbn import _MAPPED_SYMBOL, SYMBOL_MAPPING, DbnHeader, read_metadata
+from tasks.scanning.dbn import MAPPED_SYMBOL, SYMBOL_MAPPING, DbnHeader, read_metadata
 from tasks.scanning.published_batches import INSTRUMENT, TS_EVENT, TS_RECV, PublishedBatch, columns_of
 from tasks.scanning.published_formats import DBN_SCHEMAS, Published
 from tasks.scanning.published_kernels import FIRST_LEVEL, LEVEL_BYTES, split_published, walk_published
@@ -104,7 +104,7 @@ class PublishedDbn:
     def _other(self, data: np.ndarray, start: int, before: int, row: int, base: int) -> BadRow:
         record = _bytes(data, start)
         instrument_id, ts_event = struct.unpack_from("<IQ", record, 4)
-        symbol = record[_MAPPED_SYMBOL.get(len(record), slice(0))].split(b"\0")[0].decode("ascii", "replace")
+        symbol = record[MAPPED_SYMBOL.get(len(record), slice(0))].split(b"\0")[0].decode("ascii", "replace")
         if record[1] == SYMBOL_MAPPING and symbol and ts_event < 2**63:
             self._codes.learn(instrument_id, ts_event, symbol)
         return BadRow(before, row, base + start, record, "not_published", f"record type {record[1]}, {len(record)} bytes")

@@ -15,7 +15,7 @@ from tasks.partitions import SourceFile
 from tasks.scanning import arrow_values as convert
 from tasks.scanning.batches import BadRow
 from tasks.scanning.parquet_rows import row_batches
-from tasks.scanning.parquet_source import _as_json, _open, row_count
+from tasks.scanning.parquet_source import as_json, open_file, row_count
 from tasks.scanning.published_batches import INSTRUMENT, NO_TIME, PublishedBatch, columns_of
 from tasks.scanning.published_formats import Published
 from tasks.schemas import UNDEF_PRICE
@@ -36,7 +36,7 @@ def _kind(name: str) -> str:
 
 def columns_and_first_row(path: Path) -> tuple[list[str], dict[str, str]]:
     """Names of the columns, and of the first row what tells a schema and a publisher, as text; raises CorruptSource where there is no footer."""
-    with _open(path) as file:
+    with open_file(path) as file:
         names = file.schema_arrow.names
         first: dict[str, str] = {}
         wanted = [name for name in _FIRST if name in names]
@@ -58,7 +58,7 @@ class PublishedParquet:
 
     def __init__(self, source: SourceFile, found: Published) -> None:
         self._path, self._found = Path(source.path), found
-        with _open(self._path) as file:
+        with open_file(self._path) as file:
             schema = file.schema_arrow
         self._columns = [name for name in (*columns_of(found.depth), "symbol") if name in schema.names]
         wrong = []
@@ -70,7 +70,7 @@ class PublishedParquet:
         if wrong:
             raise SchemaMismatch(self._path, "; ".join(wrong), remedy="Export the file again with these types")
         # Dictionary codes instead of a string per row.
-        self._file = _open(self._path, [name for name in ("action", "symbol") if name in schema.names and pt.is_string(schema.field(name).type)])
+        self._file = open_file(self._path, [name for name in ("action", "symbol") if name in schema.names and pt.is_string(schema.field(name).type)])
         self._total = self._file.metadata.num_rows
         self.symbols: list[str] = [] if "symbol" in schema.names else [*source.symbols[:1]] or [self._path.name.split(".")[0]]
         self._code_of = {symbol: code for code, symbol in enumerate(self.symbols)}
@@ -99,13 +99,13 @@ class PublishedParquet:
         kept = np.flatnonzero(wrong < 0)
         bad = [
             BadRow(
-                int(np.searchsorted(kept, row)), base + row, -1, _as_json(batch, row), *self._reason(batch, row, names[wrong[row]]), int(codes[row])
+                int(np.searchsorted(kept, row)), base + row, -1, as_json(batch, row), *self._reason(batch, row, names[wrong[row]]), int(codes[row])
             )
             for row in np.flatnonzero(wrong >= 0).tolist()
         ]
         if bad:
             values, codes = values[:, kept], codes[kept]
-        return PublishedBatch(values, codes, base + kept, lambda row: (-1, _as_json(batch, int(kept[row]))), bad)
+        return PublishedBatch(values, codes, base + kept, lambda row: (-1, as_json(batch, int(kept[row]))), bad)
 
     def _read(self, array: pa.Array, name: str) -> convert.Values:
         """int64[n] values of a column, and which rows have one. A price that is null or NaN is that of an empty level."""

@@ -25,7 +25,7 @@ def rules(context: Context) -> tuple[Rule, ...]:
     """All expectations on book rows of this depth, on event ends or a grid."""
     unknown = {"as_of", "status_since"} if context.grid else {"as_of"}  # before the first event of a grid
     filled = (name for name in books_schema(context.depth).names if name not in unknown)
-    return (*_levels(context), *status_rules(), *_times(context), complete(filled, look=_REPLAY), one_partition())
+    return (*level_rules(context), *status_rules(), *time_rules(context), complete(filled, look=_REPLAY), one_partition())
 
 
 def status_rules() -> tuple[Rule, ...]:
@@ -66,7 +66,8 @@ def status_began(own: str) -> Rule:
     )
 
 
-def _levels(context: Context) -> tuple[Rule, ...]:
+def level_rules(context: Context) -> tuple[Rule, ...]:
+    """The rules on the levels of a row: in order, without holes, sizes and counts that fit the prices."""
     numbers = [f"{level:02d}" for level in range(context.depth)]
     cells = [f"{side}_@_{number}" for number in numbers for side in ("bid", "ask")]
     pairs = list(pairwise(numbers))
@@ -130,7 +131,8 @@ def _count_rule(has_counts: bool | None, most: str, cells: list[str]) -> str:
     return exact if has_counts else f"CASE WHEN {most} = 0 THEN true ELSE {exact} END"
 
 
-def _times(context: Context) -> tuple[Rule, ...]:
+def time_rules(context: Context) -> tuple[Rule, ...]:
+    """The rules on the times of a row: no look-ahead, ages that fit, an order."""
     if context.grid:
         return (
             status_began("ts_event"),
@@ -141,7 +143,7 @@ def _times(context: Context) -> tuple[Rule, ...]:
                 "block",
                 why="Returns and volatilities divide by the step; a missing or doubled grid row changes them silently.",
                 look=_SAMPLER,
-                holds=_spacing(context),
+                holds=spacing(context),
                 previous=("ts_event",),
             ),
         )
@@ -184,7 +186,7 @@ def _age(holds: str) -> Rule:
     )
 
 
-def _spacing(context: Context) -> str:
+def spacing(context: Context) -> str:
     """Each row one interval after the last, but for the first rows of the windows; without a known interval, the step never changes."""
     if not context.interval_ns:
         return (

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from tasks.schemas import BANDS_BPS, DEPTH_FEATURES, MID_BARS
 from validation.rules import Context, Rule, complete, every
-from validation.suites.books import _times, status_began, status_rules
+from validation.suites.books import status_began, status_rules, time_rules
 from validation.suites.depth_books import every_grid_time, follows, one_symbol, steps
-from validation.suites.features import _FEATURES
+from validation.suites.features import FEATURE_RULES
 
 _BUILDER = "The mid bars in tasks/aggregation, and the touch rows of that span; the gate of depth-bbo says whether they were sound."
 _FORMULA = "The depth features in tasks/aggregation and the grid row of the same ts_event."
@@ -66,8 +66,8 @@ def depth_features_schema(context: Context) -> pa.Schema:
 def depth_features_rules(context: Context) -> tuple[Rule, ...]:
     """All expectations on depth features; interval_ns and windows are those of the grid."""
     filled = complete((name for name in DEPTH_FEATURES.names if name not in (*_OF_BOOK, "as_of", "status_since")), look=_FORMULA)
-    kept = (replace(rule, look=_FORMULA) for rule in _FEATURES if rule.name in _KEPT)
-    times = (rule for rule in _times(replace(context, grid=True)) if rule.name != "grid_equally_spaced")
+    kept = (replace(rule, look=_FORMULA) for rule in FEATURE_RULES if rule.name in _KEPT)
+    times = (rule for rule in time_rules(replace(context, grid=True)) if rule.name != "grid_equally_spaced")
     own = (*_DEPTH, _changes(_FORMULA), _null_together(_OF_BOOK), _finite(DEPTH_FEATURES, _FORMULA))
     return (*own, *kept, *status_rules(), *times, *every_grid_time(context), filled, one_symbol())
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tasks.schemas import depth_books_schema
 from validation.rules import Context, Rule, complete, every
-from validation.suites.books import _levels, _spacing, _times, status_rules
+from validation.suites.books import level_rules, spacing, status_rules, time_rules
 
 _REPLAY = "The certificate of the partition and the price-level replay in tasks/reconstruction; the update_id of the row tells the message."
 _SAMPLER = "The sampler of the price-level replay in tasks/reconstruction, and the windows of the run."
@@ -35,8 +35,8 @@ def schema(context: Context) -> pa.Schema:
 def rules(context: Context) -> tuple[Rule, ...]:
     """All expectations on depth rows of this depth, on a grid or at changes of the touch."""
     unknown = {"as_of", "status_since"} if context.grid else set()  # before the first message
-    levels = (replace(r, look=_CROSSED if r.name == "not_crossed" else _REPLAY) for r in _levels(context) if r.name != "counts_fit_prices")
-    times = (r for r in _times(context) if r.name != "grid_equally_spaced")
+    levels = (replace(r, look=_CROSSED if r.name == "not_crossed" else _REPLAY) for r in level_rules(context) if r.name != "counts_fit_prices")
+    times = (r for r in time_rules(context) if r.name != "grid_equally_spaced")
     filled = complete((name for name in depth_books_schema(context.depth).names if name not in unknown), look=_REPLAY)
     if context.depth > 1:
         # The footer's statistics of 2,000 columns take 0.46 s, counting them in the scan 0.1 s.
@@ -61,7 +61,7 @@ def one_symbol() -> Rule:
 def every_grid_time(context: Context) -> tuple[Rule, ...]:
     """The rules that each grid time of the windows has exactly one row, ascending. Without windows: that the step is right."""
     if context.windows is None or context.interval_ns is None:
-        return steps(_spacing(context))
+        return steps(spacing(context))
     step = context.interval_ns
     spans = [(-(-start // step) * step, (end - 1) // step * step) for start, end in context.windows]
     return steps(follows("ts_event", [span for span in spans if span[0] <= span[1]], step), [last for first, last in spans if first <= last])

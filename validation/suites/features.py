@@ -22,10 +22,10 @@ def schema(context: Context) -> pa.Schema:
 def rules(context: Context) -> tuple[Rule, ...]:
     """All expectations on features; nothing in them depends on the context."""
     filled = complete((n for n in FEATURES.names if n not in _NULLABLE), look=_FORMULA)
-    return (*_FEATURES, *status_rules(), status_began("ts_event"), filled, one_partition())
+    return (*FEATURE_RULES, *status_rules(), status_began("ts_event"), filled, one_partition())
 
 
-_FEATURES = (
+FEATURE_RULES = (
     Rule(
         "spread_not_negative",
         "warn",
