@@ -30,7 +30,7 @@ from tasks.reconstruction.sampling import Samples, Sampling
 from tasks.reconstruction.snapshot_truth import SnapshotTruth
 from tasks.schemas import F_LAST, F_SNAPSHOT, REASONS, STATUSES, SUSPECT, VALID
 
-AUDIT_EVERY = 256
+AUDIT_EVERY = 4_096
 _BROKEN = "a level of the book is not the sum of its orders. This is a fault of Bookmill or of the machine's memory: please report it with the file."
 _NO_MARKS = np.zeros(0, np.int64)
 

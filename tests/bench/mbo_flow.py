@@ -33,14 +33,14 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, "PREFECT_HOME": str(home), "PYTHONPATH": str(ROOT)}
 
 
-def session(folder: Path, records: int) -> Path:
+def session(folder: Path, records: int, format: str = "dbn.zst") -> Path:
     """The source, generated once; its truth stands beside it."""
-    path = folder / f"session-{records}.mbo.dbn.zst"
+    path = folder / f"session-{records}.mbo.{format.replace('-', '.')}"
     if not path.exists():
         from tasks.scanning.synthetic import SessionSpec
         from tasks.scanning.synthetic_writers import generate_files
 
-        generate_files(SessionSpec(records=records), path)
+        generate_files(SessionSpec(records=records), path, format)
     return path
 
 
@@ -95,11 +95,16 @@ def run_flow(folder: Path, source: Path, name: str, environ: Mapping[str, str]) 
     return Measured(name, found.wall, found.cpu, found.peak_rss), stages
 
 
-def run_flows(folder: Path, source: Path) -> Iterator[tuple[Measured, list[dict[str, Any]]]]:
-    """The flow on a private API and on a server, each cold (a new Prefect home) and warm (the same home, another lake)."""
+def run_private(folder: Path, source: Path) -> Iterator[tuple[Measured, list[dict[str, Any]]]]:
+    """The flow on a private API, cold (a new Prefect home) and warm (the same home, another lake)."""
     home = Path(tempfile.mkdtemp(prefix="home-", dir=folder))
     for state in ("cold", "warm"):
         yield run_flow(folder, source, f"bookmill run mbo, private API, {state}", environment(home))
+
+
+def run_flows(folder: Path, source: Path) -> Iterator[tuple[Measured, list[dict[str, Any]]]]:
+    """The flow on a private API and on a server, each cold and warm."""
+    yield from run_private(folder, source)
     home = Path(tempfile.mkdtemp(prefix="home-", dir=folder))
     with prefect_server(home) as url:
         for state in ("cold", "warm"):

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.bench.measure import Measured, decompress, peak_rss
+from tests.bench.measure import Measured, decompress, timed
 
 if TYPE_CHECKING:
     from tasks.partitions import SourceFile
@@ -155,11 +154,7 @@ STAGES: dict[str, Callable[[Place], Call]] = {
 
 def measure(place: Place, name: str) -> Measured:
     """Time one stage."""
-    start = time.perf_counter()
-    call = STAGES[name](place)
-    began, cpu = time.perf_counter(), time.process_time()
-    call()
-    return Measured(name, time.perf_counter() - began, time.process_time() - cpu, peak_rss(), began - start)
+    return timed(name, lambda: STAGES[name](place))[0]
 
 
 def main(source: str, lake: str, out: str, *names: str) -> None:
