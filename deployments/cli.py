@@ -204,6 +204,31 @@ def bootstrap(profile: Profile = "", api_url: ApiUrl = "") -> None:
         print(line)
 
 
+@app.command()
+def doctor(
+    lake: Lake = None,
+    json: Annotated[bool, typer.Option("--json", help="All findings, as JSON.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read all rows of all files, too.")] = False,
+) -> None:
+    """Look at a lake and say what is wrong with it. Exit code 1 when something is."""
+    from deployments.doctor import print_checkup
+
+    raise typer.Exit(print_checkup(lake_of(lake), json, deep))
+
+
+@app.command()
+def clean(
+    lake: Lake = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go, with sizes.")] = False,
+    orphans: Annotated[bool, typer.Option("--orphans", help="Also books and what is made of them, where their events are gone.")] = False,
+    old_events: Annotated[bool, typer.Option("--old-events", help="Also the events of a source that a newer one of its name replaced.")] = False,
+) -> None:
+    """Remove partial files of dead processes, and pictures without their grid."""
+    from deployments.doctor import print_clean
+
+    print_clean(lake_of(lake), dry_run, orphans, old_events)
+
+
 @quarantine_app.command("list")
 def quarantine_list(lake: Lake = None) -> None:
     """How many rows were set aside, by source and reason, with an example of each."""

@@ -278,11 +278,19 @@ def remove_partials(root: Path) -> list[Path]:
     """Delete what writers of this machine that no longer live left behind; returns what was deleted. Other machines' files are left alone."""
     removed = []
     for path in root.rglob(f".*{PARTIAL}"):
-        owner = path.name.removesuffix(PARTIAL).rsplit(".", 1)[-1].split("-")
-        if len(owner) == 3 and owner[0] == _HOST and owner[1].isdigit() and not _alive(int(owner[1])):
+        process, alive = partial_owner(path.name)
+        if process is not None and not alive:
             path.unlink(missing_ok=True)
             removed.append(path)
     return removed
+
+
+def partial_owner(name: str) -> tuple[int | None, bool]:
+    """(process that writes a partial file of this name, whether it lives); (None, False) for one of another machine."""
+    owner = name.removesuffix(PARTIAL).rsplit(".", 1)[-1].split("-")
+    if len(owner) != 3 or owner[0] != _HOST or not owner[1].isdigit():
+        return None, False
+    return int(owner[1]), _alive(int(owner[1]))
 
 
 def _alive(pid: int) -> bool:
