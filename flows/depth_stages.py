@@ -100,10 +100,10 @@ class DepthRun(BookRun[DepthJob]):
         )  # fmt: skip
         built |= {o.subject: o.value for o in outcomes}
         rows = sum(n for made in built.values() for _, n in made.grids.values())
-        failed = len(sources) - len(built)
+        skipped, failed, many = len(sources) - len(todo), len(sources) - len(built), "s" if len(sources) != 1 else ""
         self.progress.tell(
-            f"{len(sources):,} files: {len(built) - (len(sources) - len(todo)):,} done, {len(sources) - len(todo):,} skipped, {failed:,} failed; "
-            f"{rows:,} snapshots; {time.perf_counter() - start:.1f} s"
+            f"{len(sources):,} file{many}: {len(built) - skipped:,} done, {skipped:,} skipped, {failed:,} failed; {rows:,} snapshots; "
+            f"{time.perf_counter() - start:.1f} s"
         )
         jobs = [DepthJob(source, built[source.subject]) for source in sources if source.subject in built]
         books = [job for job in jobs if self._made(job).grids]

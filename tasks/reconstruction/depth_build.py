@@ -19,7 +19,7 @@ import pyarrow as pa
 from tasks.ahead import ahead
 from tasks.depth_batches import BadLine, DepthBatch, DepthReader
 from tasks.depth_recipe import DepthRecipe, DepthSource
-from tasks.errors import BookmillError
+from tasks.errors import BookmillError, SourceError
 from tasks.partitions import Partition, Stamp
 from tasks.reconstruction.depth_export import CsvExport, CsvTarget, is_exported
 from tasks.reconstruction.depth_grid_buffer import GridBuffer
@@ -235,6 +235,12 @@ class _Pass:
                 f"{self._bad:,} bad ones came of them. Nothing was published; please report this with the file."
             )
         start, end = self._source.window
+        if self._messages and (self._span[1] < start or self._span[0] >= end):
+            first, last = (str(np.datetime64(ns, "ns").astype("datetime64[s]")) for ns in self._span)
+            raise SourceError(
+                self._source.file.path, f"its messages are of {first} to {last} UTC, none of {self._source.file.dates[0]}, the day in its name",
+                remedy="Give it the name of its day",
+            )  # fmt: skip
         due = -(-end // recipe.interval_ns) - -(-start // recipe.interval_ns)
         outputs = {recipe.grid_layer(depth): sink.rows for depth, sink in self._grids.items()}
         for layer, rows in outputs.items():

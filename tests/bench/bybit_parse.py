@@ -21,6 +21,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -180,21 +181,22 @@ def _built(path: Path, lake: Path) -> Found:
     return built.facts["rows_in"], built.facts["updates"], -1
 
 
+def _price(level: tuple[str, str]) -> Decimal:
+    return Decimal(level[0])
+
+
 def plain_way(path: Path) -> Found:
     """json, a dict a side, sorted at each minute for 500 and 200 levels; the rows are kept as lists and not written."""
-    from decimal import Decimal
-
     bids: dict[str, str] = {}
     asks: dict[str, str] = {}
+    rows: list[list[list[tuple[str, str]]]] = []  # those of 200 levels are their beginnings
     lines = levels = minute = 0
     for line in _lines(path):
         message = json.loads(line)
         now = message["ts"] // 60_000
         if now != minute:
             minute = now
-            for side, reverse in ((bids, True), (asks, False)):
-                best = sorted(side.items(), key=lambda level: Decimal(level[0]), reverse=reverse)[:500]
-                assert len(best[:200]) <= 200
+            rows.append([sorted(side.items(), key=_price, reverse=side is bids)[:500] for side in (bids, asks)])
         data = message["data"]
         if message["type"] == "snapshot":
             bids.clear()

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.depth_recipe import DepthRecipe, DepthSource
-from tasks.errors import BookError, UsageError
+from tasks.errors import BookError, SourceError, UsageError
 from tasks.publishing.ledger import check, collect
 from tasks.reconstruction.depth_build import DepthBuilt, build_depth, is_built
 from tasks.reconstruction.depth_certificate import certify_depth
@@ -135,6 +135,16 @@ def test_a_clock_of_the_engine_and_one_of_the_sender_differ_by_what_the_feed_say
     by_sender = grid(tmp_path / "ts", build(tmp_path / "ts", source, DepthRecipe(clock="ts")), 200)[1]
     assert (by_engine["bid_sz_00"], by_engine["age_ns"], by_sender["bid_sz_00"]) == (2, 2_000_000, 1)
     assert by_engine["ask_px_00"] == UNDEF_PRICE
+
+
+@pytest.mark.parametrize("day", ["2025-08-08", "2025-08-10"])
+def test_a_file_under_the_name_of_another_day_is_refused_instead_of_giving_a_day_of_stale_rows(tmp_path, day):
+    feed(tmp_path, line("snapshot", 5_000, 10, [("100", "1")]))
+    (tmp_path / NAME).rename(tmp_path / NAME.replace("2025-08-09", day))
+    (source,) = scan_depth([tmp_path / NAME.replace("2025-08-09", day)]).files
+    with pytest.raises(SourceError, match=f"none of {day}, the day in its name"):
+        build(tmp_path / "lake", source)
+    assert not [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
 
 
 def test_a_temporary_copy_is_read_and_removed(tmp_path):
