@@ -50,6 +50,7 @@ SKIP, UNSIGNED, SIGNED, DECIMAL, TIMESTAMP, CHAR, BOOL, TEXT = range(8)
 
 # Why `parse_rows` came back.
 END, FULL, SYMBOLS_FULL = 0, 1, 2
+NO_ROOM = -2  # for another symbol
 
 BAD_BEFORE, BAD_ROW, BAD_START, BAD_LENGTH, BAD_STATUS, BAD_COLUMN, BAD_SYMBOL, BAD_SIZE = range(8)
 
@@ -160,6 +161,43 @@ def survey(buf, start, symbol_column):
     return length, p, field, clean, symbol_from, symbol_to
 
 
+@field
+def judge_line(buf, p, n_columns, symbol_column, status, column):
+    """What is wrong with the line at p as a whole, where its parser stopped with `status` at `column`, or the line is longer than MAX_LINE.
+
+    Returns (status, column, length, position of its end, symbol_from, symbol_to); symbol_from -1 where the symbol cannot be read.
+    """
+    length, stop, fields, clean, symbol_from, symbol_to = survey(buf, p, symbol_column)
+    if length > MAX_LINE:
+        status, column = LINE_TOO_LONG, -1
+    elif not clean:
+        status = QUOTE
+    elif fields != n_columns:
+        status, column = COLUMNS, fields
+    if length > MAX_LINE or not clean or fields != n_columns or symbol_to > symbol_from + MAX_SYMBOL:
+        symbol_from = -1
+    return status, column, length, stop, symbol_from, symbol_to
+
+
+@field
+def code_of(buf, symbol_from, symbol_to, symbol_column, symbols, state):
+    """Code of the symbol buf[symbol_from:symbol_to]; 0 in a file without symbols, -1 where it cannot be read, NO_ROOM when the table is full."""
+    if symbol_column < 0:
+        return np.int64(0)
+    if symbol_from < 0:
+        return np.int64(-1)
+    slots, starts, arena = symbols
+    code = intern(buf, symbol_from, symbol_to, slots, starts, arena, state)
+    return code if code >= 0 else np.int64(NO_ROOM)
+
+
+@field
+def note_bad(bad, n_bad, before, row, start, length, status, column, code):
+    """Write entry n_bad of bad int64[b, BAD_SIZE]."""
+    bad[n_bad, BAD_BEFORE], bad[n_bad, BAD_ROW], bad[n_bad, BAD_START] = before, row, start
+    bad[n_bad, BAD_LENGTH], bad[n_bad, BAD_STATUS], bad[n_bad, BAD_COLUMN], bad[n_bad, BAD_SYMBOL] = length, status, column, code
+
+
 @kernel
 def parse_rows(buf, p, end, columns, limits, state, symbols, out, line_start, source_row, symbol_code, bad, values):
     """Parse the lines of buf[p:end] until it ends or an output is full.
@@ -171,7 +209,6 @@ def parse_rows(buf, p, end, columns, limits, state, symbols, out, line_start, so
     Blank lines are no rows. Returns (END, FULL or SYMBOLS_FULL, position of the first line not taken, rows, bad rows).
     Twin: tests/oracles/naive_csv.py
     """
-    slots, starts, arena = symbols
     ts_event, ts_recv, publisher, instrument, actions, sides, price, size, order_id, flags, channel, delta, sequence = out
     has_recv, symbol_column = False, -1
     for column in range(len(columns)):
@@ -188,25 +225,12 @@ def parse_rows(buf, p, end, columns, limits, state, symbols, out, line_start, so
         status, column, order, symbol_from, symbol_to, stop = _parse_row(buf, p, columns, limits, state, values)
         length = stop - p
         if status != OK or length > MAX_LINE:
-            length, stop, fields, clean, symbol_from, symbol_to = survey(buf, p, symbol_column)
-            if length > MAX_LINE:
-                status, column = LINE_TOO_LONG, -1
-            elif not clean:
-                status = QUOTE
-            elif fields != len(columns):
-                status, column = COLUMNS, fields
-            if length > MAX_LINE or not clean or fields != len(columns) or symbol_to > symbol_from + MAX_SYMBOL:
-                symbol_from = -1
-        code = np.int64(-1)
-        if symbol_column < 0:
-            code = np.int64(0)
-        elif symbol_from >= 0:
-            code = intern(buf, symbol_from, symbol_to, slots, starts, arena, state)
-            if code < 0:
-                return SYMBOLS_FULL, p, n, n_bad
+            status, column, length, stop, symbol_from, symbol_to = judge_line(buf, p, len(columns), symbol_column, status, column)
+        code = code_of(buf, symbol_from, symbol_to, symbol_column, symbols, state)
+        if code == NO_ROOM:
+            return SYMBOLS_FULL, p, n, n_bad
         if status != OK:
-            bad[n_bad, BAD_BEFORE], bad[n_bad, BAD_ROW], bad[n_bad, BAD_START] = n, state[ROW], p
-            bad[n_bad, BAD_LENGTH], bad[n_bad, BAD_STATUS], bad[n_bad, BAD_COLUMN], bad[n_bad, BAD_SYMBOL] = length, status, column, code
+            note_bad(bad, n_bad, n, state[ROW], p, length, status, column, code)
             n_bad += 1
         else:
             ts_event[n], ts_recv[n] = values[TS_EVENT], values[TS_RECV if has_recv else TS_EVENT]

@@ -13,7 +13,6 @@ from tasks.scanning.csv_field_kernels import (
     COMMA,
     CR,
     LF,
-    LINE_TOO_LONG,
     MALFORMED,
     MAX_LINE,
     OK,
@@ -30,19 +29,15 @@ from tasks.scanning.csv_field_kernels import (
     text_end,
 )
 from tasks.scanning.csv_kernels import (
-    BAD_BEFORE,
-    BAD_COLUMN,
-    BAD_LENGTH,
-    BAD_ROW,
-    BAD_START,
-    BAD_STATUS,
-    BAD_SYMBOL,
     END,
     FULL,
+    NO_ROOM,
     SYMBOLS_FULL,
-    survey,
+    code_of,
+    judge_line,
+    note_bad,
 )
-from tasks.scanning.csv_symbol_kernels import MAX_SYMBOL, intern
+from tasks.scanning.csv_symbol_kernels import MAX_SYMBOL
 from tasks.scanning.published_batches import (
     ACTION,
     FLAGS,
@@ -149,7 +144,6 @@ def parse_published(buf, p, end, columns, limits, state, symbols, out, line_star
     int64[b, BAD_SIZE] written. Blank lines are no rows.
     Returns (END, FULL or SYMBOLS_FULL, position of the first line not taken, rows, bad rows). Twin: tests/oracles/naive_published.py
     """
-    slots, starts, arena = symbols
     symbol_column = -1
     for column in range(len(columns)):
         if columns[column, 0] == TEXT:
@@ -164,25 +158,12 @@ def parse_published(buf, p, end, columns, limits, state, symbols, out, line_star
         status, column, symbol_from, symbol_to, stop = _parse_line(buf, p, columns, limits, state, out, n)
         length = stop - p
         if status != OK or length > MAX_LINE:
-            length, stop, fields, clean, symbol_from, symbol_to = survey(buf, p, symbol_column)
-            if length > MAX_LINE:
-                status, column = LINE_TOO_LONG, -1
-            elif not clean:
-                status = QUOTE
-            elif fields != len(columns):
-                status, column = COLUMNS, fields
-            if length > MAX_LINE or not clean or fields != len(columns) or symbol_to > symbol_from + MAX_SYMBOL:
-                symbol_from = -1
-        code = np.int64(-1)
-        if symbol_column < 0:
-            code = np.int64(0)
-        elif symbol_from >= 0:
-            code = intern(buf, symbol_from, symbol_to, slots, starts, arena, state)
-            if code < 0:
-                return SYMBOLS_FULL, p, n, n_bad
+            status, column, length, stop, symbol_from, symbol_to = judge_line(buf, p, len(columns), symbol_column, status, column)
+        code = code_of(buf, symbol_from, symbol_to, symbol_column, symbols, state)
+        if code == NO_ROOM:
+            return SYMBOLS_FULL, p, n, n_bad
         if status != OK:
-            bad[n_bad, BAD_BEFORE], bad[n_bad, BAD_ROW], bad[n_bad, BAD_START] = n, state[ROW], p
-            bad[n_bad, BAD_LENGTH], bad[n_bad, BAD_STATUS], bad[n_bad, BAD_COLUMN], bad[n_bad, BAD_SYMBOL] = length, status, column, code
+            note_bad(bad, n_bad, n, state[ROW], p, length, status, column, code)
             n_bad += 1
         else:
             line_start[n], source_row[n], symbol_code[n] = p, state[ROW], code
