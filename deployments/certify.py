@@ -15,6 +15,8 @@ from tasks.errors import UsageError
 from tasks.partitions import MboRecipe, Partition
 from tasks.publishing.report_sections import difference_text
 from tasks.reconstruction.certify import Certificate, certificate_facts, certify, day_before
+from tasks.reconstruction.depth_build import BBO
+from tasks.reconstruction.depth_certificate import certify_depth
 from tasks.storage import read_facts
 
 _STYLES = {"matched": "green", "diverged": "bold red", "no_truth": "yellow"}
@@ -24,10 +26,13 @@ def print_certificates(lake: Path, truths: Sequence[str], symbols: Sequence[str]
     """Certify and print. truths: files of published books to hold the lake's books against besides. Returns the exit code: 0 when every book
     agrees with all truth there is, 1 when one differs (with strict also when one has no truth)."""
     read_truths(lake, truths)
-    partitions = [p for p in rebuilt_partitions(lake) if (not symbols or p.symbol in symbols) and date in ("", p.date)]
-    if not partitions:
-        raise UsageError(f"No rebuilt book of {lake} fits. `bookmill layers` lists what there is; `bookmill run mbo` rebuilds books.")
-    certificates = [certify(lake, p, recipe_of_lake(lake, p), day_before=day_before(lake, p)) for p in partitions]
+    orders, depths = (
+        [p for p in rebuilt_partitions(lake, layer) if (not symbols or p.symbol in symbols) and date in ("", p.date)] for layer in ("bbo", BBO)
+    )
+    if not orders and not depths:
+        raise UsageError(f"No rebuilt book of {lake} fits. `bookmill layers` lists what there is; `bookmill run` rebuilds books.")
+    certificates = [certify(lake, p, recipe_of_lake(lake, p), day_before=day_before(lake, p)) for p in orders]
+    certificates += [certify_depth(lake, p) for p in depths]
     if as_json:
         print(json.dumps([{"verdict": c.verdict, "truths": certificate_facts(c)} for c in certificates], indent=2))
     else:
@@ -51,9 +56,9 @@ def read_truths(lake: Path, truths: Sequence[str]) -> None:
         decode_published(source, lake)
 
 
-def rebuilt_partitions(lake: Path) -> list[Partition]:
-    """The partitions that have a bbo layer, sorted."""
-    return sorted(Partition.of_path(path.relative_to(lake)) for path in (lake / "bbo").rglob("part-*.parquet"))
+def rebuilt_partitions(lake: Path, layer: str = "bbo") -> list[Partition]:
+    """The partitions that have the layer of a rebuilt touch, sorted."""
+    return sorted(Partition.of_path(path.relative_to(lake)) for path in (lake / layer).rglob("part-*.parquet"))
 
 
 def recipe_of_lake(lake: Path, partition: Partition) -> MboRecipe:

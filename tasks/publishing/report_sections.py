@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,6 @@ import duckdb
 
 from tasks.partitions import Partition
 from tasks.publishing.report_template import cell, definitions, table
-from tasks.schemas import PRICE_SCALE
 
 FAILED = ("failed", "blocked", "crashed", "error")
 MOST_ROWS = 200  # of any table; the rest is counted
@@ -187,19 +188,23 @@ def difference_text(row: Mapping[str, Any]) -> str:
     """The first difference in a sentence; empty when there is none."""
     if row["diverged_at"] is None:
         return ""
+    # Depth feeds have scales of their own; everywhere else prices are 1e-9 and sizes whole.
+    detail = json.loads(row.get("detail") or "{}")
+    price_digits, size_digits = detail.get("price_digits", 9), detail.get("size_digits", 0)
+    prices = {name: _decimal(row[f"{name}_px"], price_digits) for name in ("expected", "found")}
     if row["truth"] == "integrity":
-        return f"{row['diverged_at']}, sequence {row['sequence']}: bid {_price(row['expected_px'])}, ask {_price(row['found_px'])}"
+        return f"{row['diverged_at']}, sequence {row['sequence']}: bid {prices['expected']}, ask {prices['found']}"
     side = "bid" if row["side"] == "B" else "ask"
-    expected, found = (f"{row[f'{name}_sz']:,} at {_price(row[f'{name}_px'])}" for name in ("expected", "found"))
+    expected, found = (f"{_decimal(row[f'{name}_sz'], size_digits, ',')} at {prices[name]}" for name in ("expected", "found"))
     return f"{row['diverged_at']}, sequence {row['sequence']}: {side} level {row['level'] + 1} is {found}, the truth says {expected}"
 
 
-def _price(value: int | None) -> str:
-    """1e-9 units as a decimal; an empty level as a dash."""
+def _decimal(value: int | None, digits: int, separator: str = "") -> str:
+    """Units of 10^-digits as an exact decimal without trailing zeros; an empty level as a dash. separator: of thousands."""
     if value is None:
         return "-"
-    text = f"{value // PRICE_SCALE if value >= 0 else -(-value // PRICE_SCALE)}.{abs(value) % PRICE_SCALE:09}".rstrip("0").rstrip(".")
-    return f"-{text}" if value < 0 and not text.startswith("-") else text
+    text = f"{Decimal(value).scaleb(-digits):{separator}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def quarantine(connection: duckdb.DuckDBPyConnection, lake: Path, wanted: Sequence[Partition]) -> str:

@@ -36,14 +36,16 @@ def is_depth_certified(lake: Path, partition: Partition) -> Certificate | None:
 
 
 def certify_depth(lake: Path, partition: Partition) -> Certificate:
-    """Certify a partition whose layers are there; prices and sizes of a difference are in the units of its layers."""
+    """Certify a partition whose layers are there; prices and sizes of a difference are in the units of its layers, which `detail` tells
+    (price_digits, size_digits). Raises BookmillError when the partition was not rebuilt."""
     done = is_depth_certified(lake, partition)
     if done is not None:
         return done
-    proofs = read_facts(lake / partition.path(BBO))["proofs"]
+    facts = read_facts(lake / partition.path(BBO))
+    scale = {name: facts[name] for name in ("price_digits", "size_digits")}
     rows = [
-        row_of(partition, truth, _SOURCES[truth], told)
-        for truth, told in proofs.items()
+        row_of(partition, truth, _SOURCES[truth], told | {"detail": told["detail"] | scale})
+        for truth, told in facts["proofs"].items()
         if told["number"][0] or truth == "integrity" or any(told["detail"].get(f"{kind}_compared") for kind in ("suspect", "apart"))
     ]
     verdict = verdict_of(rows)

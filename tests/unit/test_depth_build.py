@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from deployments.certify import print_certificates
 from tasks.depth_recipe import DepthRecipe, DepthSource
 from tasks.errors import BookError, SourceError, UsageError
 from tasks.publishing.ledger import check, collect
@@ -116,6 +117,20 @@ def test_a_gap_fails_the_file_where_that_is_asked_for_and_leaves_nothing_behind(
         build(tmp_path / "lake", source, DepthRecipe(on_book_error="fail"))
     assert not [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
     assert build(tmp_path / "lake", source).facts["status"] == "suspect"
+
+
+def test_bookmill_certify_holds_depth_books_against_their_snapshots_and_tells_sizes_as_the_feed_wrote_them(tmp_path, capsys):
+    lines = [
+        line("snapshot", 0, 10, [("100.5", "1.250")], [("101", "2")]), line("delta", 60_000, 11, [("100.5", "1.375")]),
+        line("snapshot", 86_400_000, 12, [("100.5", "1.5")], [("101", "2")]),
+    ]  # fmt: skip
+    build(tmp_path, feed(tmp_path, *lines))
+    assert print_certificates(tmp_path, [], [], "", False, False) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "bybit BTCUSDT 2025-08-09 p0-0: diverged" in told
+    assert "0 of 1 states 1 of 2 levels" in told
+    assert "bid level 1 is 1.375 at 100.5, the truth says 1.5 at 100.5" in told
+    assert "0 matched, 1 diverged, 0 without a truth" in told
 
 
 def test_what_is_there_is_found_again_and_another_recipe_is_other_work(tmp_path):
