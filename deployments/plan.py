@@ -60,7 +60,7 @@ def show_depth_plan(
             rows = f"done: {done.facts['rows_out']:,} trades" if done else "trades"
         file = source.file
         levels = f"{source.depth:,}" if source.depth else "unknown"
-        table.add_row(source.name, file.dataset, file.symbols[0], file.dates[0], f"{file.size / 1e6:,.1f}", levels, rows)
+        table.add_row(Path(file.path).name, file.dataset, file.symbols[0], file.dates[0], f"{file.size / 1e6:,.1f}", levels, rows)
     console.print(table)
     for covered in inventory.covered:
         console.print(f"LEFT OUT {covered.name}: {covered.by} has the same pair and day", markup=False, soft_wrap=True)
