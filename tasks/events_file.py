@@ -5,7 +5,7 @@ Encodings are decided here. What rows go into a file is decided by the decode st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ def to_table(columns: Mapping[str, np.ndarray], symbol: str) -> pa.Table:
     return pa.table([arrays[field.name] for field in EVENTS], schema=EVENTS)
 
 
-def read_events(path: Path, columns: Sequence[str] | None = None, batch_rows: int = 65_536) -> Iterator[dict[str, np.ndarray]]:
+def read_events(path: Path, columns: Sequence[str] | None = None, batch_rows: int = 65_536) -> Generator[dict[str, np.ndarray], None, None]:
     """The named event columns (all of EVENT_DTYPES when None) in batches of at most `batch_rows` rows, in file order.
 
     Each array is contiguous, writeable and owned by the caller, of the dtype in EVENT_DTYPES; action and side are ASCII codes. Memory: one

@@ -102,7 +102,7 @@ EVENTS = pa.schema(
     ]
 )
 
-_BOOK_HEAD = [
+BOOK_HEAD = [
     ("ts_event", _TS),  # event rows: venue time of the last record; grid rows: the grid time T
     ("ts_recv", _TS),  # event rows: capture time of that record; grid rows: T
     ("as_of", _TS),  # clock time of the last complete event in the book, never after the row's own time
@@ -132,7 +132,7 @@ def level_fields(depth: int) -> list[tuple[str, pa.DataType]]:
 
 def books_schema(depth: int) -> pa.Schema:
     """Schema of an mbp-`depth` layer (event ends or grid); bbo is `books_schema(1)`."""
-    return pa.schema(_BOOK_HEAD + level_fields(depth))
+    return pa.schema(BOOK_HEAD + level_fields(depth))
 
 
 BBO = books_schema(1)

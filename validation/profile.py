@@ -20,7 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.book_rows import as_read, depth_of, with_cells
 from validation import sql
+from validation.packed_levels import proven
 from validation.rules import FILE_RULES, NOT_EMPTY, READABLE, SCHEMA, Rule
 from validation.suites import Suite
 
@@ -34,12 +36,17 @@ _OURS = (duckdb.OutOfMemoryException, duckdb.BinderException, duckdb.ParserExcep
 @dataclass(frozen=True)
 class FileProfile:
     """rows of the file (-1 when it cannot be read); counts: rule name -> unexpected rows, without the rules that could not be counted;
-    problem: why the file cannot be read, or which columns differ."""
+    problem: why the file cannot be read, or which columns differ; packed: depth of a book layer that packs its levels, else 0."""
 
     path: Path
     rows: int
     counts: dict[str, int]
     problem: str = ""
+    packed: int = 0
+
+    def reading(self, schema: pa.Schema) -> pa.Schema:
+        """The declared schema with how its columns are read from this file."""
+        return with_cells(schema, self.packed) if self.packed else schema
 
 
 @dataclass(frozen=True)
@@ -102,11 +109,12 @@ def _head(path: Path, schema: pa.Schema) -> FileProfile:
     """What the footer says: whether the file can be read, has the columns, and how many rows."""
     try:
         metadata = pq.read_metadata(path)
-        differing = differing_columns(metadata.schema.to_arrow_schema(), schema)
+        found = metadata.schema.to_arrow_schema()
+        differing = differing_columns(as_read(found), schema)
     except (OSError, pa.ArrowException) as fault:
         return FileProfile(path, -1, {READABLE.name: 1}, str(fault))
     counts = {READABLE.name: 0, SCHEMA.name: len(differing), NOT_EMPTY.name: int(metadata.num_rows == 0)}
-    return FileProfile(path, metadata.num_rows, counts, "; ".join(differing))
+    return FileProfile(path, metadata.num_rows, counts, "; ".join(differing), depth_of(found))
 
 
 def _counted_together(connection: duckdb.DuckDBPyConnection, suite: Suite, heads: list[FileProfile]) -> list[FileProfile]:
@@ -115,9 +123,9 @@ def _counted_together(connection: duckdb.DuckDBPyConnection, suite: Suite, heads
     settled = [replace(head, counts=head.counts | (dict.fromkeys((r.name for r in rules), 0) if head.rows == 0 else {})) for head in heads]
     todo = [head for head in heads if head.rows > 0 and not head.problem]
     done: list[FileProfile] = []
-    if len(todo) > 1:
+    if len(todo) > 1 and len({head.packed for head in todo}) == 1:
         try:
-            found = connection.execute(sql.counts_by_file([head.path for head in todo], suite.schema, rules)).fetchall()
+            found = connection.execute(sql.counts_by_file([head.path for head in todo], todo[0].reading(suite.schema), rules)).fetchall()
             counted = {path: {rule.name: int(n) for rule, n in zip(rules, counts, strict=True)} for path, *counts in found}
             done = [replace(head, counts=head.counts | counted[str(head.path)]) for head in todo]
         except (duckdb.Error, KeyError) as fault:
@@ -130,8 +138,8 @@ def _counted_together(connection: duckdb.DuckDBPyConnection, suite: Suite, heads
 
 def _counted_alone(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, rules: list[Rule], head: FileProfile) -> FileProfile:
     try:
-        return replace(head, counts=head.counts | _row_counts(connection, schema, head.path, rules, head.rows))
-    except duckdb.Error as fault:
+        return replace(head, counts=head.counts | _row_counts(connection, schema, head, rules))
+    except (duckdb.Error, pa.ArrowException) as fault:
         if isinstance(fault, _OURS):
             raise
         return FileProfile(head.path, -1, {READABLE.name: 1}, str(fault))
@@ -152,9 +160,13 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _row_counts(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, path: Path, rules: list[Rule], rows: int) -> dict[str, int]:
+def _row_counts(connection: duckdb.DuckDBPyConnection, declared: pa.Schema, head: FileProfile, rules: list[Rule]) -> dict[str, int]:
     counts = {rule.name: 0 for rule in rules}
+    path, rows, schema = head.path, head.rows, head.reading(declared)
     open_rules = _not_proven(connection, schema, path, rules, rows)
+    if head.packed and any(rule.levels for rule in open_rules):
+        passed = proven(path, head.packed)
+        open_rules = [rule for rule in open_rules if rule.levels not in passed]
     last = [rule for rule in open_rules if rule.last_row_only]
     if last:
         counts |= _run(connection, sql.last_row_counts(path, schema, last, rows), last)
@@ -181,7 +193,8 @@ def _run(connection: duckdb.DuckDBPyConnection, query: str, rules: Sequence[Rule
 def _not_proven(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, path: Path, rules: list[Rule], rows: int) -> list[Rule]:
     """The rules that minimum, maximum and null count of their columns do not settle."""
     named = {name for rule in rules for name in (*rule.bounds, *rule.constant, *rule.required)}
-    columns = [name for name in schema.names if name in named]
+    # A packed level cannot be null: its column is declared so in the file.
+    columns = [field.name for field in schema if field.name in named and not field.metadata]
     if not columns:
         return rules
     (values,) = connection.execute(sql.statistics(path, schema, columns)).fetchall()
@@ -191,6 +204,10 @@ def _not_proven(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, path: 
 
 def _proven(rule: Rule, known: dict[str, tuple[Any, Any, int]], rows: int) -> bool:
     for name in (*rule.bounds, *rule.constant, *rule.required):
+        if name not in known:  # a packed level
+            if name in rule.bounds or name in rule.constant:
+                return False
+            continue
         low, high, filled = known[name]
         # A time of 2^63 - 1 is infinity to DuckDB, and as a number nothing.
         if filled != rows or low is None or high is None:
@@ -209,6 +226,7 @@ def first_unexpected(
     """Rule name -> the first row that breaks it and the values of the columns that the rule looks at (times as int64 ns)."""
     if not rules or profile.rows <= 0:
         return {}
+    schema = profile.reading(schema)
     (numbers,) = connection.execute(sql.first_rows(profile.path, schema, rules, profile.rows)).fetchall()
     found = {}
     for rule, number in zip(rules, numbers, strict=True):
@@ -222,5 +240,5 @@ def first_unexpected(
 
 def collect_bad_rows(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, profile: FileProfile, rules: Sequence[Rule]) -> BadRows:
     """All rows of a file that break one of `rules`; memory grows with them, not with the file."""
-    table = connection.sql(sql.bad_rows(profile.path, schema, rules, profile.rows)).to_arrow_table()
+    table = connection.sql(sql.bad_rows(profile.path, profile.reading(schema), rules, profile.rows)).to_arrow_table()
     return BadRows(table["row"].to_numpy().astype(np.int64), table["reasons"].to_pylist())

@@ -30,6 +30,7 @@ class Rule:
     can break the rule; without that proof the rows are counted:
     bounds: column -> (lowest, highest) allowed; constant: columns that must hold one value; required: columns without a null.
     screen: SQL that is true for every unexpected row and cheap; when it is true for no row the rule holds.
+    levels: one of packed_levels.CHECKS that, passed by every row of a file with packed levels, proves the rule.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Rule:
     constant: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     screen: str = ""
+    levels: str = ""
 
     @property
     def provable(self) -> bool:

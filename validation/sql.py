@@ -17,12 +17,20 @@ def reading(paths: Sequence[Path], schema: pa.Schema, columns: Iterable[str], *,
 
     DuckDB 2.0 has no arithmetic on its nanosecond times with zone, and a literal of them is cut to microseconds by an interval.
     """
-    wanted = [f"epoch_ns({name}) AS {name}" if pa.types.is_timestamp(schema.field(name).type) else name for name in columns]
+    wanted = [_stored(schema.field(name)) for name in columns]
     wanted += ["file_row_number AS row"] if numbered else []
     wanted += ["filename AS file"] if named else []
     # The directories of the lake look like hive partitions; without the option their values would replace the columns of the file.
     options = "hive_partitioning = false" + (", file_row_number = true" if numbered else "") + (", filename = true" if named else "")
     return f"SELECT {', '.join(wanted)} FROM read_parquet([{', '.join(map(literal_path, paths))}], {options})"
+
+
+def _stored(field: pa.Field) -> str:
+    """How a column is read: a time as a number, a level that is packed by the SQL beside its field (see tasks/book_rows.py)."""
+    if pa.types.is_timestamp(field.type):
+        return f"epoch_ns({field.name}) AS {field.name}"
+    packed = (field.metadata or {}).get(b"sql", b"").decode()
+    return f"{packed} AS {field.name}" if packed else field.name
 
 
 def literal_path(path: Path) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from tasks.book_rows import LEVELS, cell_sql, depth_of
 from tasks.errors import StorageError, UsageError
-from tasks.schemas import UNDEF_PRICE
+from tasks.schemas import UNDEF_PRICE, level_fields
 
 _MACROS = (
     # int64 1e-9 to an exact decimal; NULL where the price is not set. A DECIMAL cast alone keeps the scale wrong, the product is exact.
@@ -88,17 +90,30 @@ def _create_views(connection: duckdb.DuckDBPyConnection, lake: Path, layer: str,
     DuckDB's own reading of hive paths would shadow the file's `symbol` with the URL-quoted one and make numbers of symbols such as 0005, so
     dataset and date come from the file name; a filter on them still skips files unread. A view cannot hold parameters: names are quoted.
     """
-    described = connection.execute("DESCRIBE SELECT * FROM read_parquet($1, hive_partitioning = false)", [str(files[0])]).fetchall()
+    reading = "DESCRIBE FROM read_parquet($1, hive_partitioning = false, union_by_name = true)"
+    described = connection.execute(reading, [list(map(str, files))]).fetchall()
     own = {row[0] for row in described}  # sources and ledger have dataset and date in the file
     parts = {part.partition("=")[0] for part in files[0].relative_to(lake).parts[:-1] if "=" in part}
     columns = [f"{_from_path(name)} AS {name}" for name in ("dataset", "date") if name in parts - own]
     listed = ", ".join(_literal(str(f.resolve())) for f in files)
+    rest = _levels(files, own) if LEVELS in own else "* EXCLUDE (filename)"
     for name in dict.fromkeys((layer, alias(layer))):
         if name == layer or name not in taken:
             connection.execute(
-                f"CREATE VIEW {_identifier(name)} AS SELECT {', '.join([*columns, '* EXCLUDE (filename)'])} "
+                f"CREATE VIEW {_identifier(name)} AS SELECT {', '.join([*columns, rest])} "
                 f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false, filename = true)"
             )
+
+
+def _levels(files: list[Path], own: set[str]) -> str:
+    """The columns of a layer with packed levels (tasks/book_rows.py), each level a column; files of earlier versions have them as columns."""
+    depth = next(depth for depth in map(depth_of, map(pq.read_schema, files)) if depth)
+    cells = {name: cell_sql(name, depth) for name, _ in level_fields(depth)}
+    both = [name for name in cells if name in own]
+    return ", ".join([
+        f"* EXCLUDE ({', '.join(['filename', LEVELS, *both])})",
+        *(f"coalesce({name}, {sql}) AS {name}" if name in own else f"{sql} AS {name}" for name, sql in cells.items()),
+    ])  # fmt: skip
 
 
 def _from_path(name: str) -> str:

@@ -16,7 +16,7 @@ from tasks.reconstruction.book_kernels import (
     USED,
     apply_record,
 )
-from tasks.reconstruction.order_table_kernels import shift_of
+from tasks.reconstruction.order_table_kernels import ask_ahead, shift_of
 from tasks.reconstruction.record_check_kernels import check_sequence, note_halt
 from tasks.schemas import F_LAST, HALTED, SUSPECT, VALID
 
@@ -73,6 +73,7 @@ def advance(batch, start, n, book, moment, contiguous, halts):
     for i in range(start, n):
         if state[FREE] < 0 and state[USED] >= book.orders.shape[0]:
             return BOOK_FULL, i
+        ask_ahead(book.table, book.orders, batch.order_id, i, n, shift)
         mark = note_marks(batch, mark, i, state)
         step(batch, i, book, width, shift, contiguous, halts)
         if batch.flags[i] & F_LAST:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.book_rows import as_read, unpack
 from tasks.errors import UsageError
 from tasks.partitions import Partition
 from tasks.reconstruction.advance_kernels import BOOK_FULL, M_REASON, M_SINCE, M_STATUS, advance
@@ -241,7 +242,8 @@ def _row(path: Path, as_of: int, sequence: int) -> dict[str, Any] | None:
             row = int(np.searchsorted(table["as_of"].cast("int64").to_numpy(), as_of, "right")) - 1
             if row < 0:
                 continue
-            found = table.slice(row, 1)
+            (batch,) = table.slice(row, 1).combine_chunks().to_batches()
+            found = unpack(batch, as_read(batch.schema).names)
             found = pa.table([c.cast("int64") if pa.types.is_timestamp(c.type) else c for c in found.columns], names=found.column_names)
             values = found.to_pylist()[0]
             return values if (values["as_of"], values["sequence"]) == (as_of, sequence) else None

@@ -13,7 +13,8 @@ from collections import namedtuple
 import numpy as np
 
 from tasks.kernels import inner, kernel
-from tasks.reconstruction.order_table_kernels import erase, find, insert, shift_of
+from tasks.reconstruction.order_table_kernels import erase, find, insert, reference_at, shift_of
+from tasks.reconstruction.sample_kernels import put_level
 from tasks.schemas import F_LAST, F_MAYBE_BAD_BOOK, F_SNAPSHOT, F_TOB, NO_BOOK, SUSPECT, UNDEF_PRICE, VALID
 
 ORDER = np.dtype([("id", "u8"), ("size", "i8"), ("level", "i4"), ("side", "i4"), ("prev", "i4"), ("next", "i4")])
@@ -29,7 +30,7 @@ LIVE = 4  # resting orders
 STATUS = 5
 REASON = 6
 IN_SNAPSHOT = 7  # 1 while the previous record carried F_SNAPSHOT
-DIRTY = 8  # 8, 9: 1 when the cached top levels of that side must be read again
+HIGH = 8  # 8, 9: highest level changed since the cached top was read, of those that reach into it; -1 none, ALL all of them
 FLOOR = 10  # 10, 11: lowest index among the cached top levels, -1 when there are fewer than depth
 LEVELS = 12  # 12, 13: levels of each side
 INCOMPLETE = 15  # 1 while a snapshot has started and no LAST was seen since
@@ -41,7 +42,10 @@ TOP_LEVEL = 19  # 19, 20: index of the level that a top-of-book record made, -1 
 TOP_SIZE = 21  # 21, 22: its size
 BROKEN = 23  # 1 when a level was seen negative, or with a size but no order
 UNAUDITED = 24  # event ends since the last audit
-STATE_SIZE = 25
+LOW = 25  # 25, 26: the lowest of them
+RESHAPED = 27  # 27, 28: 1 when a level came or went among them
+STATE_SIZE = 29
+ALL = 1 << 40
 TOUCHED_ROOM = 1_024
 
 # counters int64[len(COUNTERS)]
@@ -66,17 +70,19 @@ R_HALT, R_GAP = 8, 10
 A_ADD, A_CANCEL, A_FILL, A_MODIFY, A_NONE, A_CLEAR, A_TRADE = (ord(c) for c in "ACFMNRT")
 S_ASK, S_BID = ord("A"), ord("B")
 
-# table uint64[slots, 2]; orders ORDER[pool]; levels LEVEL[2 * width]; prices int64[width] ascending; state, counters int64;
+# table uint64[slots]; orders ORDER[pool]; levels LEVEL[2 * width]; prices int64[width] ascending; state, counters int64;
 # touched int32[TOUCHED_ROOM] places in `levels` changed since the last audit
 Book = namedtuple("Book", "table orders levels prices state counters touched")
 
 
 @inner
-def _touched(book, width, side, level):
-    """Note a change at `level` for the audit; the cached top levels of the side are stale when it reaches into them."""
+def _touched(book, width, side, level, reshaped):
+    """Note a change at `level` for the audit, and for the cached top levels when it reaches into them; reshaped: a level came or went."""
     state = book.state
     if level >= state[FLOOR + side]:
-        state[DIRTY + side] = 1
+        state[HIGH + side] = max(state[HIGH + side], level)
+        state[LOW + side] = min(state[LOW + side], level)
+        state[RESHAPED + side] |= reshaped
     place = side * width + level
     row = book.levels[place]
     if row["size"] < row["count"] or (row["count"] == 0 and row["size"] != 0):
@@ -114,14 +120,15 @@ def link(book, width, reference):
     else:
         level["head"] = reference
     level["tail"] = reference
-    if level["count"] == 0:
+    fresh = level["count"] == 0
+    if fresh:
         level["size"] = 0
         book.state[LEVELS + side] += 1
     level["count"] += 1
     level["size"] += order["size"]
     if index > book.state[BEST + side]:
         book.state[BEST + side] = index
-    _touched(book, width, side, index)
+    _touched(book, width, side, index, np.int64(fresh))
 
 
 @inner
@@ -143,7 +150,7 @@ def unlink(book, width, reference):
         level["tail"] = before
     level["count"] -= 1
     level["size"] -= order["size"]
-    _touched(book, width, side, index)
+    _touched(book, width, side, index, np.int64(level["count"] == 0))
     if level["count"] == 0:
         level["size"] = 0
         book.state[LEVELS + side] -= 1
@@ -181,10 +188,18 @@ def remove(book, width, shift, slot, reference):
     book.state[LIVE] -= 1
 
 
+@inner
+def forget_top(state, side):
+    """Nothing of the cached top levels of a side holds any more."""
+    state[FLOOR + side] = -1
+    state[HIGH + side] = ALL
+    state[RESHAPED + side] = 1
+
+
 @kernel
 def clear(book):
     """Empty the book; status and counters stay."""
-    book.table[:, 1] = 0
+    book.table[:] = 0
     for i in range(book.levels.shape[0]):
         book.levels[i]["count"] = 0
         book.levels[i]["size"] = 0
@@ -200,8 +215,8 @@ def clear(book):
     state[TOUCHED] = 0
     state[TOP_LEVEL] = -1
     state[TOP_LEVEL + 1] = -1
-    state[DIRTY] = 1
-    state[DIRTY + 1] = 1
+    forget_top(state, 0)
+    forget_top(state, 1)
 
 
 @kernel
@@ -216,7 +231,7 @@ def replace_side(book, width, shift, side, level, size):
         reference = row["head"]
         while reference >= 0:
             after = book.orders[reference]["next"]
-            erase(book.table, find(book.table, book.orders[reference]["id"], shift), shift)
+            erase(book.table, find(book.table, book.orders, book.orders[reference]["id"], shift), shift)
             book.orders[reference]["next"] = state[FREE]
             state[FREE] = reference
             state[LIVE] -= 1
@@ -225,7 +240,7 @@ def replace_side(book, width, shift, side, level, size):
         row["size"] = 0
     state[LEVELS + side] = 0
     state[BEST + side] = level
-    state[DIRTY + side] = 1
+    forget_top(state, side)
     state[TOUCHED] = TOUCHED_ROOM + 1
     state[TOP_LEVEL + side] = level
     state[TOP_SIZE + side] = size
@@ -284,24 +299,24 @@ def apply_record(book, width, shift, action, side_code, rank, size, order_id, fl
             if side_code in (S_BID, S_ASK):
                 replace_side(book, width, shift, side, level if rests else -1, size)
         else:
-            slot = find(book.table, order_id, shift)
+            slot = find(book.table, book.orders, order_id, shift)
             if slot >= 0:
                 doubt(book, C_DUPLICATE_ADD, R_DUPLICATE_ID)
-                remove(book, width, shift, slot, np.int64(book.table[slot, 1]) - 1)
+                remove(book, width, shift, slot, reference_at(book.table, slot))
             if rests:
                 add(book, width, shift, order_id, side, level, size)
     elif action == A_CANCEL:
         counters[C_CANCEL] += 1
-        slot = find(book.table, order_id, shift)
+        slot = find(book.table, book.orders, order_id, shift)
         if slot < 0:
             doubt(book, C_UNKNOWN_CANCEL, R_UNKNOWN_ID)
         else:
-            reference = np.int64(book.table[slot, 1]) - 1
+            reference = reference_at(book.table, slot)
             order = book.orders[reference]
             if size < order["size"]:
                 order["size"] -= size
                 book.levels[order["side"] * width + order["level"]]["size"] -= size
-                _touched(book, width, order["side"], order["level"])
+                _touched(book, width, order["side"], order["level"], 0)
             else:
                 if size > order["size"]:
                     doubt(book, C_OVER_CANCEL, R_OVER_CANCEL)
@@ -330,13 +345,13 @@ def apply_record(book, width, shift, action, side_code, rank, size, order_id, fl
 @inner
 def _modify(book, width, shift, side, level, size, order_id, side_code, rests):
     """New total size; the queue place is kept only at the same price with a size not larger. What cannot rest is only removed."""
-    slot = find(book.table, order_id, shift)
+    slot = find(book.table, book.orders, order_id, shift)
     if slot < 0:
         doubt(book, C_UNKNOWN_MODIFY, R_UNKNOWN_ID)
         if rests:
             add(book, width, shift, order_id, side, level, size)
         return
-    reference = np.int64(book.table[slot, 1]) - 1
+    reference = reference_at(book.table, slot)
     order = book.orders[reference]
     if side_code != (S_BID if order["side"] == BID else S_ASK):
         doubt(book, C_SIDE_CHANGE, R_SIDE_CHANGE)
@@ -345,7 +360,7 @@ def _modify(book, width, shift, side, level, size, order_id, side_code, rests):
     elif order["side"] == side and order["level"] == level and size <= order["size"]:
         book.levels[side * width + level]["size"] -= order["size"] - size
         order["size"] = size
-        _touched(book, width, side, level)
+        _touched(book, width, side, level, 0)
     else:
         unlink(book, width, reference)
         order["side"] = side
@@ -355,27 +370,41 @@ def _modify(book, width, shift, side, level, size, order_id, side_code, rests):
 
 
 @inner
-def read_top(book, width, side, depth, px, sz, ct):
-    """Copy the best `depth` levels of a side to px, sz, ct int64[2, depth] and note how deep they reach."""
-    index = book.state[BEST + side]
+def refresh_top(book, width, side, depth, top):
+    """Bring the cached best `depth` levels of a side (Top of sample_kernels.py) up to date: those that changed, or all from the first that did.
+
+    Most events change the size of one level only; reading ten levels anew after each of them cost as much as applying it.
+    """
+    state = book.state
     base = side * width
-    filled = 0
-    floor = -1
-    while index >= 0 and filled < depth:
-        level = book.levels[base + index]
-        if level["count"] > 0:
-            px[side, filled] = book.prices[index] if side == BID else book.prices[width - 1 - index]
-            sz[side, filled] = level["size"]
-            ct[side, filled] = level["count"]
-            floor = index
-            filled += 1
-        index -= 1
-    book.state[FLOOR + side] = floor if filled == depth else -1
-    book.state[DIRTY + side] = 0
-    for i in range(filled, depth):
-        px[side, i] = UNDEF_PRICE
-        sz[side, i] = 0
-        ct[side, i] = 0
+    high = state[HIGH + side]
+    rank = top.rank[side]
+    k = 0
+    while k < depth and rank[k] > high:
+        k += 1
+    if state[RESHAPED + side] == 0:
+        while k < depth and rank[k] >= state[LOW + side]:
+            level = book.levels[base + rank[k]]
+            put_level(top, side, k, depth, top.px[side, k], level["size"], np.int64(level["count"]))
+            k += 1
+    else:
+        index = min(high, state[BEST + side])
+        while index >= 0 and k < depth:
+            level = book.levels[base + index]
+            if level["count"] > 0:
+                price = book.prices[index] if side == BID else book.prices[width - 1 - index]
+                put_level(top, side, k, depth, price, level["size"], np.int64(level["count"]))
+                rank[k] = index
+                k += 1
+            index -= 1
+        state[FLOOR + side] = rank[depth - 1] if k == depth else -1
+        while k < depth:
+            put_level(top, side, k, depth, UNDEF_PRICE, 0, 0)
+            rank[k] = -1
+            k += 1
+        state[RESHAPED + side] = 0
+    state[HIGH + side] = -1
+    state[LOW + side] = ALL
 
 
 @kernel

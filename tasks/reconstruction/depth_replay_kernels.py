@@ -170,7 +170,7 @@ def depth_replay(batch, start, book, clock, grid, touch, last, windows, depth, k
         clock[T_NOW] = now
         if clock[T_SINCE] < 0:
             clock[T_SINCE] = now
-        is_wanted = wanted(clock, windows)
+        is_wanted, _ = wanted(clock, windows, clock[T_NOW])
         mark = note_marks(batch, mark, i, state, counters)
         update_id, sequence = batch.update_id[i], batch.sequence[i]
         counters[C_MESSAGES] += 1

@@ -6,8 +6,8 @@ import numpy as np
 
 from tasks.kernels import inner, kernel
 from tasks.reconstruction.book_kernels import A_CLEAR, ASK, BID, FREE, IN_SNAPSHOT, S_BID, USED, apply_record
-from tasks.reconstruction.order_table_kernels import find, shift_of
-from tasks.schemas import F_SNAPSHOT, F_TOB
+from tasks.reconstruction.order_table_kernels import ask_ahead, find, reference_at, shift_of
+from tasks.schemas import F_LAST, F_SNAPSHOT, F_TOB, UNDEF_PRICE
 
 
 @inner
@@ -33,28 +33,40 @@ def settle_all(plane, held, since, x):
             settle(plane, held, since, side, row, x)
 
 
-@inner
-def _row_of(price, low, step, rows):
-    row = (price - low) // step
-    return row if 0 <= row < rows else -1
+@kernel
+def price_rows(prices, low, step, rows, out):
+    """Bin int32[width] of each price, -1 outside: a division for each change of a level would cost more than the change."""
+    for rank in range(prices.shape[0]):
+        row = (prices[rank] - low) // step
+        out[rank] = row if 0 <= row < rows else -1
+
+
+@kernel
+def time_positions(clock, flags, first, scale, x):
+    """x float64[n]: position of each record on an axis of time that begins at `first`, which is that of the event end that completes it."""
+    end = -1
+    for i in range(clock.shape[0] - 1, -1, -1):
+        if flags[i] & F_LAST:
+            end = i
+        x[i] = (clock[end if end >= 0 else i] - first) * scale
+    for i in range(1, clock.shape[0]):
+        x[i] = max(x[i], x[i - 1])
 
 
 @inner
-def _change(plane, held, since, side, price, delta, x, low, step):
-    if delta == 0:
-        return
-    row = _row_of(price, low, step, held.shape[1])
-    if row >= 0:
+def _change(plane, held, since, side, row, delta, x):
+    if delta != 0 and row >= 0:
         settle(plane, held, since, side, row, x)
         held[side, row] += delta
 
 
 @kernel
-def accumulate(batch, start, n, x, book, plane, held, since, low, step):
+def accumulate(batch, start, n, x, book, plane, held, since, row_of):
     """Replay records start..n-1 and accumulate.
 
     batch: replay_kernels.Batch; x float64[n] position of each record; plane float64[2, rows, columns]; held, since float64[2, rows] the size in each
-    bin and the position up to which it is settled; low, step: price bins, 1e-9. Returns the next record; less than n when the pool is full.
+    bin and the position up to which it is settled; row_of int32[width]: bin of each rank, see price_rows. Returns the next record; less than n
+    when the pool is full.
     Twin: tests/oracles/naive_heatmap.py
     """
     width = book.prices.shape[0]
@@ -63,6 +75,7 @@ def accumulate(batch, start, n, x, book, plane, held, since, low, step):
     for i in range(start, n):
         if state[FREE] < 0 and state[USED] >= book.orders.shape[0]:
             return i
+        ask_ahead(book.table, book.orders, batch.order_id, i, n, shift)
         action = batch.action[i]
         flags = batch.flags[i]
         at = x[i]
@@ -75,9 +88,9 @@ def accumulate(batch, start, n, x, book, plane, held, since, low, step):
         new_size = np.int64(0)
         old_size = np.int64(0)
         if not whole:
-            slot = find(book.table, batch.order_id[i], shift)
+            slot = find(book.table, book.orders, batch.order_id[i], shift)
             if slot >= 0:
-                order = book.orders[np.int64(book.table[slot, 1]) - 1]
+                order = book.orders[reference_at(book.table, slot)]
                 old_side = order["side"]
                 old_level = order["level"]
                 old_size = book.levels[old_side * width + old_level]["size"]
@@ -85,20 +98,19 @@ def accumulate(batch, start, n, x, book, plane, held, since, low, step):
                 new_size = book.levels[side * width + level]["size"]
         apply_record(book, width, shift, action, batch.side[i], rank, np.int64(batch.size[i]), batch.order_id[i], flags)
         if whole:
-            refill(book, width, plane, held, since, at, low, step)
+            refill(book, width, plane, held, since, at, row_of)
             continue
         if rank >= 0:
             delta = book.levels[side * width + level]["size"] - new_size
-            _change(plane, held, since, side, book.prices[rank], delta, at, low, step)
+            _change(plane, held, since, side, row_of[rank], delta, at)
         if old_level >= 0 and not (rank >= 0 and old_side == side and old_level == level):
             delta = book.levels[old_side * width + old_level]["size"] - old_size
-            price = book.prices[old_level] if old_side == BID else book.prices[width - 1 - old_level]
-            _change(plane, held, since, old_side, price, delta, at, low, step)
+            _change(plane, held, since, old_side, row_of[old_level if old_side == BID else width - 1 - old_level], delta, at)
     return n
 
 
 @kernel
-def refill(book, width, plane, held, since, x, low, step):
+def refill(book, width, plane, held, since, x, row_of):
     """Settle all and take the sizes from the book as it is now."""
     settle_all(plane, held, since, x)
     held[:] = 0.0
@@ -106,9 +118,15 @@ def refill(book, width, plane, held, since, x, low, step):
         for index in range(width):
             size = book.levels[side * width + index]["size"]
             if size != 0:
-                row = _row_of(book.prices[index] if side == BID else book.prices[width - 1 - index], low, step, held.shape[1])
+                row = row_of[index if side == BID else width - 1 - index]
                 if row >= 0:
                     held[side, row] += size
+
+
+@inner
+def _change_at(plane, held, since, side, price, delta, x, low, step):
+    row = (price - low) // step if price != UNDEF_PRICE else -1
+    _change(plane, held, since, side, row if row < held.shape[1] else -1, delta, x)
 
 
 @kernel
@@ -122,7 +140,7 @@ def accumulate_rows(px, sz, x, before_px, before_sz, plane, held, since, low, st
         for k in range(levels):
             if before_px[k] == px[k, r] and before_sz[k] == sz[k, r]:
                 continue
-            _change(plane, held, since, k & 1, before_px[k], -before_sz[k], x[r], low, step)
-            _change(plane, held, since, k & 1, px[k, r], sz[k, r], x[r], low, step)
+            _change_at(plane, held, since, k & 1, before_px[k], -before_sz[k], x[r], low, step)
+            _change_at(plane, held, since, k & 1, px[k, r], sz[k, r], x[r], low, step)
             before_px[k] = px[k, r]
             before_sz[k] = sz[k, r]

@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.ahead import ahead
+from tasks.book_rows import as_read, read_rows
 from tasks.events_file import read_events
 from tasks.heatmap_grid import HeatmapGrid
 from tasks.partitions import MboRecipe, Partition, Stamp, digest
-from tasks.reconstruction.heat_kernels import accumulate, accumulate_rows, refill, settle_all
+from tasks.reconstruction.heat_kernels import accumulate, accumulate_rows, price_rows, refill, settle_all, time_positions
 from tasks.reconstruction.layer_writer import Rebuilt, layer_names
 from tasks.reconstruction.rebuild import in_time_order, restore_closing, starts_clean
 from tasks.reconstruction.replay import Replay
@@ -27,6 +29,7 @@ from tasks.storage import is_done, read_footer
 
 LAYER = "heatmap"
 MARGIN_TICKS = 20
+QUOTED_ROWS = 65_536
 _COLUMNS = ("ts_event", "ts_recv", "action", "side", "price", "size", "order_id", "flags", "sequence")
 _NO_MARKS = np.zeros(0, np.int64)
 
@@ -135,13 +138,12 @@ def _codes(column: pa.ChunkedArray, values: tuple[str, ...]) -> np.ndarray:
 
 
 def _quoted_prices(path: Path) -> np.ndarray:
-    """Distinct prices of all levels in the first row group of a book layer: the touch alone can stand on every second tick only."""
-    file = pq.ParquetFile(path, pre_buffer=False)
-    if file.num_row_groups == 0:
+    """Distinct prices of all levels in the first rows of a book layer: the touch alone can stand on every second tick only."""
+    names = [name for name in as_read(pq.read_schema(path)).names if "_px_" in name]
+    batch = next(read_rows(path, names, QUOTED_ROWS), None)
+    if batch is None:
         return np.zeros(0, np.int64)
-    names = [name for name in file.schema_arrow.names if "_px_" in name]
-    table = file.read_row_group(0, names)
-    return np.unique(np.concatenate([pc.unique(table[name]).to_numpy() for name in names]))
+    return np.unique(np.concatenate([pc.unique(column).to_numpy() for column in batch.columns]))
 
 
 def price_bins(bbo: Touch, quoted: np.ndarray, height: int) -> tuple[int, int, int] | None:
@@ -180,22 +182,23 @@ class _Axis:
             self.edges = np.linspace(0, max(last - first, width), width + 1).astype(np.int64) + first
         else:
             batches = pq.ParquetFile(rows_path, pre_buffer=False).iter_batches(columns=["as_of"])
-            batches = pq.ParquetFile(rows_path, pre_buffer=False).iter_batches(columns=["as_of"])
             as_of = np.concatenate([b.column(0).cast("int64").to_numpy() for b in batches])
             self._total = len(as_of)
             at = np.minimum(np.arange(width + 1) * self._total // width, self._total - 1)
             self.edges = as_of[at]
 
-    def positions(self, clock: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """float64[n] position of each record: that of the event end that completes it. ends int64[m]: records that end an event."""
+    def positions(self, clock: np.ndarray, flags: np.ndarray) -> np.ndarray:
+        """float64[n] position of each record: that of the event end that completes it."""
         if self._kind == "time":
-            x = (clock - self.edges[0]) * (self._width / float(self.edges[-1] - self.edges[0]))
-        else:
-            inside = (clock >= self.edges[0]) & (clock <= self.edges[-1])
-            ended = np.zeros(len(clock), np.int64)
-            ended[ends] = 1
-            x = (self._events + np.cumsum(ended * inside)) * (self._width / self._total)
-            self._events += int((ended * inside).sum())
+            places = np.empty(len(clock), np.float64)
+            time_positions(clock, flags, self.edges[0], self._width / float(self.edges[-1] - self.edges[0]), places)
+            return places
+        ends = np.flatnonzero(flags & F_LAST)
+        inside = (clock >= self.edges[0]) & (clock <= self.edges[-1])
+        ended = np.zeros(len(clock), np.int64)
+        ended[ends] = 1
+        x = (self._events + np.cumsum(ended * inside)) * (self._width / self._total)
+        self._events += int((ended * inside).sum())
         following = np.searchsorted(ends, np.arange(len(clock)))
         known = following < len(ends)
         x[known] = x[ends[following[known]]]
@@ -215,38 +218,48 @@ def _from_events(
     plane: np.ndarray, held: np.ndarray, since: np.ndarray, low: int, step: int,
 ) -> None:  # fmt: skip
     replay = Replay(depth=1, interval_ns=recipe.interval_ns, clock=recipe.clock, windows=[], starts_empty=recipe.starts_empty, batch_rows=batch_rows)
+    row_of = np.zeros(0, np.int32)
     if carry and not starts_clean(lake, events):
         restore_closing(replay, lake / carry)
-        refill(replay.book.arrays, len(replay.book.arrays.prices), plane, held, since, 0.0, low, step)
+        row_of = _rows_of(replay.book.arrays.prices, low, step, plane)
+        refill(replay.book.arrays, len(row_of), plane, held, since, 0.0, row_of)
     rank = np.zeros(batch_rows, np.int32)
     now = 0
     for name in events:
-        for columns in read_events(lake / name, _COLUMNS, batch_rows):
+        for columns in ahead(read_events(lake / name, _COLUMNS, batch_rows), 2, "read"):
             n = len(columns["price"])
             clock = columns[recipe.clock]
             if recipe.clock == "ts_event":
                 clock = np.where(columns["flags"] & F_SNAPSHOT, columns["ts_recv"], clock)
             clock = np.maximum(np.maximum.accumulate(clock), now)
             now = int(clock[-1])
-            x = axis.positions(clock, np.flatnonzero(columns["flags"] & F_LAST))
+            x = axis.positions(clock, columns["flags"])
             replay.book.ranks(columns["price"], rank[:n])
+            if len(row_of) != len(replay.book.arrays.prices):
+                row_of = _rows_of(replay.book.arrays.prices, low, step, plane)
             batch = Batch(
                 action=columns["action"], side=columns["side"], flags=columns["flags"], rank=rank[:n], size=columns["size"],
                 order_id=columns["order_id"], clock=clock, sequence=columns["sequence"], marks=_NO_MARKS,
             )  # fmt: skip
             at = 0
             while at < n:
-                at = accumulate(batch, at, n, x, replay.book.arrays, plane, held, since, low, step)
+                at = accumulate(batch, at, n, x, replay.book.arrays, plane, held, since, row_of)
                 if at < n:
                     replay.book.grow_pool()
+
+
+def _rows_of(prices: np.ndarray, low: int, step: int, plane: np.ndarray) -> np.ndarray:
+    found = np.empty(len(prices), np.int32)
+    price_rows(prices, low, step, plane.shape[1], found)
+    return found
 
 
 def _from_rows(path: Path, axis: _Axis, recipe: MboRecipe, plane: np.ndarray, held: np.ndarray, since: np.ndarray, low: int, step: int) -> None:
     names = [(f"{side}_px_{level:02d}", f"{side}_sz_{level:02d}") for level in range(recipe.depth) for side in ("bid", "ask")]
     before_px, before_sz = np.full(len(names), UNDEF_PRICE), np.zeros(len(names), np.int64)
-    for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(columns=["as_of", *(n for pair in names for n in pair)]):
+    for batch in read_rows(path, ["as_of", *(n for pair in names for n in pair)]):
         clock = batch.column("as_of").cast("int64").to_numpy()
-        x = axis.positions(clock, np.arange(len(clock)))
+        x = axis.positions(clock, np.full(len(clock), F_LAST, np.uint8))
         px = np.stack([batch.column(p).to_numpy() for p, _ in names])
         sz = np.stack([batch.column(s).to_numpy() for _, s in names])
         accumulate_rows(px, sz, x, before_px, before_sz, plane, held, since, low, step)

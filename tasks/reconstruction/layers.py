@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from tasks.book_rows import LEVELS, packed_schema
 from tasks.partitions import Partition
+from tasks.reconstruction.row_groups import RowGroup
 from tasks.reconstruction.sample_kernels import Rows, Trades
 from tasks.reconstruction.sampling import Samples
 from tasks.reconstruction.trade_sign_kernels import new_carry, sign_trades
@@ -21,13 +23,27 @@ def _ts(values: np.ndarray) -> pa.Array:
     return pa.array(values).view(_TS)
 
 
+def _states(status: np.ndarray, reason: np.ndarray, since: np.ndarray, time: np.ndarray) -> dict[str, pa.Array]:
+    return {
+        "status": pa.DictionaryArray.from_arrays(status, _STATUSES),
+        "reason": pa.DictionaryArray.from_arrays(reason, _REASONS),
+        # A grid row before the first record knows no start.
+        "status_since": pa.array(since, mask=(since < 0) | (since > time)).view(_TS),
+    }
+
+
+def _copied_states(rows: Rows | Trades, n: int, time: np.ndarray) -> dict[str, pa.Array]:
+    # Copies: the buffers are used again for the next batch.
+    return _states(rows.status[:n].copy(), rows.reason[:n].copy(), rows.since[:n].copy(), time)
+
+
 class LayerTables:
     """Builds the tables of one partition; `symbol` and ids are constant in it. Keeps the tick rule's memory between batches."""
 
     def __init__(self, partition: Partition, depth: int) -> None:
         self._partition, self._depth = partition, depth
         self._symbol = pa.array([partition.symbol])
-        self._books, self._bbo = books_schema(depth), books_schema(1)
+        self._packed, self._books, self._bbo = packed_schema(depth), books_schema(depth), books_schema(1)
         self._carry = new_carry()
 
     def _ids(self, n: int) -> dict[str, pa.Array]:
@@ -46,24 +62,23 @@ class LayerTables:
             out[name] = pa.array(buffers[kind][2 * int(level) + (side == "ask"), :n].copy())
         return out
 
-    def _states(self, rows: Rows | Trades, n: int, time: np.ndarray) -> dict[str, pa.Array]:
-        since = rows.since[:n].copy()
-        return {
-            "status": pa.DictionaryArray.from_arrays(rows.status[:n].copy(), _STATUSES),
-            "reason": pa.DictionaryArray.from_arrays(rows.reason[:n].copy(), _REASONS),
-            # A grid row before the first record knows no start.
-            "status_since": pa.array(since, mask=(since < 0) | (since > time)).view(_TS),
+    def event_rows(self, group: RowGroup) -> pa.Table:
+        """The mbp rows at event ends, packed. Without a copy: the group must not change while the table is used."""
+        n = group.n
+        columns = {name: values[:n] for name, values in group.columns.items()}
+        arrays = {
+            **{name: _ts(columns[name]) for name in ("ts_event", "ts_recv", "as_of")},
+            "age_ns": pa.array(np.zeros(n, np.int64)),
+            **self._ids(n),
+            "sequence": pa.array(columns["sequence"]),
+            **_states(columns["status"], columns["reason"], columns["since"], columns["as_of"]),
+            LEVELS: pa.Array.from_buffers(self._packed.field(LEVELS).type, n, [None, pa.py_buffer(group.levels[:n])]),
         }
-
-    def event_rows(self, samples: Samples) -> pa.Table:
-        """The mbp rows at event ends."""
-        return self._book_rows(samples, samples.rows, samples.n_rows, self._depth, self._books)
+        return pa.table([arrays[name] for name in self._packed.names], schema=self._packed)
 
     def bbo(self, samples: Samples) -> pa.Table:
         """The rows where the touch or the status changed."""
-        return self._book_rows(samples, samples.bbo, samples.n_bbo, 1, self._bbo)
-
-    def _book_rows(self, samples: Samples, rows: Rows, n: int, depth: int, schema: pa.Schema) -> pa.Table:
+        rows, n = samples.bbo, samples.n_bbo
         events, at = samples.events, rows.at[:n]
         arrays = {
             "ts_event": _ts(events["ts_event"][at]),
@@ -72,10 +87,10 @@ class LayerTables:
             "age_ns": pa.array(np.zeros(n, np.int64)),
             **self._ids(n),
             "sequence": pa.array(events["sequence"][at]),
-            **self._states(rows, n, events["clock"][at]),
-            **self._levels(rows, n, depth),
+            **_copied_states(rows, n, events["clock"][at]),
+            **self._levels(rows, n, 1),
         }
-        return pa.table([arrays[name] for name in schema.names], schema=schema)
+        return pa.table([arrays[name] for name in self._bbo.names], schema=self._bbo)
 
     def grid(self, samples: Samples) -> pa.Table:
         """The rows of the time grid; as_of is null and age_ns -1 before the first complete event."""
@@ -89,7 +104,7 @@ class LayerTables:
             "age_ns": pa.array(np.where(seen, time - as_of, -1)),
             **self._ids(n),
             "sequence": pa.array(grid.sequence[:n].copy()),
-            **self._states(grid.rows, n, time),
+            **_copied_states(grid.rows, n, time),
             **self._levels(grid.rows, n, self._depth),
         }
         return pa.table([arrays[name] for name in self._books.names], schema=self._books)
@@ -116,6 +131,6 @@ class LayerTables:
             "ask_px_00": pa.array(touch[1]),
             "bid_sz_00": pa.array(touch[2]),
             "ask_sz_00": pa.array(touch[3]),
-            **self._states(samples.trades, n, events["clock"][at]),
+            **_copied_states(samples.trades, n, events["clock"][at]),
         }
         return pa.table([arrays[name] for name in TRADES.names], schema=TRADES)

@@ -24,7 +24,7 @@ from tasks.reconstruction.book_kernels import (
     USED,
     apply_record,
 )
-from tasks.reconstruction.order_table_kernels import find, shift_of
+from tasks.reconstruction.order_table_kernels import find, reference_at, shift_of
 from tasks.schemas import F_LAST, F_SNAPSHOT, F_TOB
 
 # Why an order has left the book; the order is the code.
@@ -159,9 +159,9 @@ def live_through(batch, price, ts_event, ts_recv, start, n, book, life, ended, t
         reference = np.int64(-1)
         old = np.int64(0)
         if own or action == A_FILL:
-            slot = find(book.table, order_id, shift)
+            slot = find(book.table, book.orders, order_id, shift)
             if slot >= 0 and emptied == 0:
-                reference = np.int64(book.table[slot, 1]) - 1
+                reference = reference_at(book.table, slot)
                 old = book.orders[reference]["size"]
         apply_record(book, width, shift, action, batch.side[i], batch.rank[i], size, order_id, flags)
         if action == A_FILL and reference >= 0:
@@ -169,12 +169,12 @@ def live_through(batch, price, ts_event, ts_recv, start, n, book, life, ended, t
             row["pending"] = size + (row["pending"] if row["event"] == tally[N_EVENTS] else 0)
             row["event"] = tally[N_EVENTS]
         elif own:
-            slot = find(book.table, order_id, shift)
+            slot = find(book.table, book.orders, order_id, shift)
             if reference >= 0 and action == A_ADD:
                 _leave(life, ended, tally, reference, old, ts_event[i], ts_recv[i], REPLACED)
                 reference = np.int64(-1)
             if slot >= 0 and reference < 0:
-                reference = np.int64(book.table[slot, 1]) - 1
+                reference = reference_at(book.table, slot)
                 origin = OF_SNAPSHOT if flags & F_SNAPSHOT else 0
                 _enter(book, width, life, tally, reference, order_id, batch.side[i], price[i], ts_event[i], ts_recv[i], origin)
             elif slot >= 0:

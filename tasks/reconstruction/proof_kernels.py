@@ -68,6 +68,23 @@ def note(proof, good, now, sequence, levels, matched, difference):
 
 
 @inner
+def note_good(proof, count, first, last):
+    """`note` for `count` states of one level that matched, one after the other, from clock time first to last."""
+    if count == 0:
+        return
+    note(proof, True, first, 0, 1, 1, proof.number)
+    number = proof.number
+    number[P_STATES] += count - 1
+    number[P_STATES_MATCHED] += count - 1
+    number[P_LEVELS] += count - 1
+    number[P_LEVELS_MATCHED] += count - 1
+    number[P_LAST] = last
+    number[P_GOOD] = last
+    if number[P_DIVERGED_AT] < 0:
+        number[P_LAST_GOOD] = last
+
+
+@inner
 def compare_levels(expected_px, expected_sz, expected_ct, found_px, found_sz, found_ct, side, tally, difference):
     """Compare one side level by level: px, sz, ct int64[k], UNDEF_PRICE from the first empty level on; a count below 0 is not compared.
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.book_rows import levels_of, read_rows
 from tasks.events_file import read_events
 from tasks.partitions import MboRecipe
 from tasks.reconstruction.rebuild import COLUMNS, REPLAY_ROWS, restore_closing
@@ -70,28 +71,27 @@ class Layer:
         wanted = [*{"ts_recv", self._clock}, "sequence", *(["as_of", "status"] if self.is_ours else ["flags"])]
         wanted += [f"{side}_{kind}_{level:02d}" for level in range(self.depth) for side in ("bid", "ask") for kind in ("px", "sz", "ct")]
         low = now = np.iinfo(np.int64).min
-        with pq.ParquetFile(self.path, pre_buffer=False) as file:
-            for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
-                columns = {name: batch.column(name) for name in wanted}
-                key = ints(columns[self._key])
-                if not self.is_ours and self._key == "sequence":
-                    key = _without_snapshots(key, ints(columns["flags"]), self._key)
-                key = np.maximum(np.maximum.accumulate(key), low)
-                low = int(key[-1]) if len(key) else low
-                levels = []
-                for kind in ("px", "sz", "ct"):
-                    both = [[ints(columns[f"{side}_{kind}_{level:02d}"]) for level in range(self.depth)] for side in ("bid", "ask")]
-                    levels.append(np.ascontiguousarray(np.array(both).transpose(2, 0, 1)))
-                claims = np.ones(len(key), bool)
-                if self.is_ours:
-                    claims = pc.is_in(columns["status"].cast("string"), value_set=CLAIMS).to_numpy(zero_copy_only=False)
-                if self.is_ours:
-                    time = ints(columns["as_of"])
-                else:  # as in Sampling.start
-                    inside = (ints(columns["flags"]) & F_SNAPSHOT) != 0
-                    time = np.maximum(np.maximum.accumulate(np.where(inside, ints(columns["ts_recv"]), ints(columns[self._clock]))), now)
-                    now = int(time[-1]) if len(time) else now
-                yield States(key, time, np.array(columns["sequence"]), (levels[0], levels[1], levels[2]), claims)
+        for batch in read_rows(self.path, wanted, BATCH_ROWS):
+            columns = {name: batch.column(name) for name in wanted}
+            key = ints(columns[self._key])
+            if not self.is_ours and self._key == "sequence":
+                key = _without_snapshots(key, ints(columns["flags"]), self._key)
+            key = np.maximum(np.maximum.accumulate(key), low)
+            low = int(key[-1]) if len(key) else low
+            levels = []
+            for kind in ("px", "sz", "ct"):
+                both = [[ints(columns[f"{side}_{kind}_{level:02d}"]) for level in range(self.depth)] for side in ("bid", "ask")]
+                levels.append(np.ascontiguousarray(np.array(both).transpose(2, 0, 1)))
+            claims = np.ones(len(key), bool)
+            if self.is_ours:
+                claims = pc.is_in(columns["status"].cast("string"), value_set=CLAIMS).to_numpy(zero_copy_only=False)
+            if self.is_ours:
+                time = ints(columns["as_of"])
+            else:  # as in Sampling.start
+                inside = (ints(columns["flags"]) & F_SNAPSHOT) != 0
+                time = np.maximum(np.maximum.accumulate(np.where(inside, ints(columns["ts_recv"]), ints(columns[self._clock]))), now)
+                now = int(time[-1]) if len(time) else now
+            yield States(key, time, np.array(columns["sequence"]), (levels[0], levels[1], levels[2]), claims)
 
 
 def _without_snapshots(key: np.ndarray, flags: np.ndarray, name: str) -> np.ndarray:
@@ -149,13 +149,9 @@ def replayed_states(lake: Path, facts: dict[str, Any], recipe: MboRecipe, depth:
                 n = samples.n_rows
                 if not n:
                     continue
-                px, sz, ct = (
-                    np.ascontiguousarray(np.swapaxes(buffer[:, :n].astype(np.int64).reshape(depth, 2, n), 0, 2))
-                    for buffer in (samples.rows.px, samples.rows.sz, samples.rows.ct)
-                )
                 at = samples.rows.at[:n]
                 claims = np.isin(samples.rows.status[:n], (VALID, HALTED))
-                yield States(joined[at], samples.events["clock"][at], columns["sequence"][at], (px, sz, ct), claims)
+                yield States(joined[at], samples.events["clock"][at], columns["sequence"][at], levels_of(samples.rows.levels[:n]), claims)
         if len(marks) and marks[-1] >= start:
             for _ in replay.doubt():  # its rows are not asked for
                 pass

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from tasks.ahead import ahead
 from tasks.errors import BookmillError, LakeConflict
 from tasks.events_file import read_events
 from tasks.partitions import MboRecipe, Partition, Stamp, digest
@@ -25,9 +26,8 @@ from tasks.reconstruction.window import WindowReplay
 from tasks.schemas import F_LAST, F_SNAPSHOT
 from tasks.storage import is_done, read_facts, read_footer
 
-# Records of one pass of the kernel. At ten levels its rows take 400 bytes each: 8,192 of them stay in the cache until they are copied out;
-# 65,536 take twice the time (240 against 500 ns a record, measured on two cores of a shared machine).
-REPLAY_ROWS = 8_192
+# Records of one pass of the kernel.
+REPLAY_ROWS = 32_768
 COLUMNS = ("ts_event", "ts_recv", "action", "side", "price", "size", "order_id", "flags", "sequence")
 
 
@@ -139,7 +139,7 @@ def _run(
         marks = np.array(read_facts(lake / name).get("suspect_rows", []), np.int64)
         at = 0
         rows = _TruthRows(truth) if windowed else None
-        for columns in read_events(lake / name, COLUMNS, batch_rows):
+        for columns in ahead(read_events(lake / name, COLUMNS, batch_rows), 2, "read"):
             n = len(columns["price"])
             low, high = np.searchsorted(marks, [at, at + n])
             here = marks[low:high] - at

@@ -20,7 +20,7 @@ from tasks.reconstruction.book_kernels import (
     S_BID,
     doubt,
 )
-from tasks.reconstruction.order_table_kernels import find
+from tasks.reconstruction.order_table_kernels import find, reference_at
 from tasks.schemas import F_SNAPSHOT, UNDEF_PRICE
 
 GOOD_FILL, BAD_FILL, NO_FILL = 1, 0, -1
@@ -34,31 +34,34 @@ def check_fill(book, width, shift, side_code, rank, size, order_id, difference):
     auction at the auction's, and an iceberg for more than it shows (of 6,371 real fills 133 and 28). An auction, which names no side, also
     fills orders that never rested. difference: written, see proof_kernels.py.
     """
-    slot = find(book.table, order_id, shift)
-    price = book.prices[rank] if rank >= 0 else UNDEF_PRICE
-    difference[0] = ASK if side_code == S_ASK else BID
-    difference[1] = -1
-    difference[2] = price
-    difference[3] = size
-    difference[4] = 1
-    difference[5] = UNDEF_PRICE
-    difference[6] = 0
-    difference[7] = 0
-    if slot < 0:
-        if side_code in (S_ASK, S_BID):
-            return BAD_FILL
+    slot = find(book.table, book.orders, order_id, shift)
+    sided = side_code in (S_ASK, S_BID)
+    named = ASK if side_code == S_ASK else BID
+    if slot < 0 and not sided:
         book.counters[C_FILLS_UNRESTING] += 1
         return NO_FILL
-    order = book.orders[np.int64(book.table[slot, 1]) - 1]
-    side = order["side"]
-    difference[5] = book.prices[order["level"] if side == BID else width - 1 - order["level"]]
-    difference[6] = order["size"]
-    difference[7] = 1
-    if order["size"] < size:
-        book.counters[C_FILLS_BEYOND] += 1
-    if difference[5] != price:
-        book.counters[C_FILLS_ELSEWHERE] += 1
-    return GOOD_FILL if side_code not in (S_ASK, S_BID) or side == difference[0] else BAD_FILL
+    found, resting = UNDEF_PRICE, np.int64(0)
+    if slot >= 0:
+        order = book.orders[reference_at(book.table, slot)]
+        side = order["side"]
+        level = order["level"] if side == BID else width - 1 - order["level"]
+        resting = order["size"]
+        if resting < size:
+            book.counters[C_FILLS_BEYOND] += 1
+        if level != rank:
+            book.counters[C_FILLS_ELSEWHERE] += 1
+        if not sided or side == named:
+            return GOOD_FILL
+        found = book.prices[level]
+    difference[0] = named
+    difference[1] = -1
+    difference[2] = book.prices[rank] if rank >= 0 else UNDEF_PRICE
+    difference[3] = size
+    difference[4] = 1
+    difference[5] = found
+    difference[6] = resting
+    difference[7] = 1 if slot >= 0 else 0
+    return BAD_FILL
 
 
 @inner

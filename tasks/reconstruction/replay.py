@@ -30,7 +30,7 @@ from tasks.reconstruction.sampling import Samples, Sampling
 from tasks.reconstruction.snapshot_truth import SnapshotTruth
 from tasks.schemas import F_LAST, F_SNAPSHOT, REASONS, STATUSES, SUSPECT, VALID
 
-AUDIT_EVERY = 4_096
+AUDIT_EVERY = 65_536
 _BROKEN = "a level of the book is not the sum of its orders. This is a fault of Bookmill or of the machine's memory: please report it with the file."
 _NO_MARKS = np.zeros(0, np.int64)
 
@@ -109,7 +109,7 @@ class Replay(Sampling):
             if reach is not None:
                 reach(stop)
         self.events_seen += n
-        yield self.take(events)
+        yield self.take(events, grid=False)
 
     def _stops(self, columns: dict[str, np.ndarray], n: int) -> list[tuple[int, Callable[[int], None] | None]]:
         """Where the kernel pauses in a batch, ascending, and what is done there: around snapshots, at a checkpoint, and at the end."""

@@ -11,11 +11,16 @@ from collections import namedtuple
 
 import numpy as np
 
-from tasks.kernels import inner, kernel
+from tasks.book_rows import PACKED_WORDS
+from tasks.kernels import big_endian, inner, kernel
 from tasks.schemas import REASONS, STALE, VALID
 
-# Top of the book after the last complete event: px, sz, ct int64[2, depth]; last_px, last_sz, last_ct int64[2] as last written to bbo
-Top = namedtuple("Top", "px sz ct last")
+# Top of the book after the last complete event: px, sz, ct int64[2, depth]; the same packed int64[PACKED_WORDS * depth], see tasks/book_rows.py;
+# rank int64[2, depth] index of each level among those of its side, -1 none (kept by books that know such a thing); last: see LAST_SIZE
+Top = namedtuple("Top", "px sz ct packed rank last")
+
+# Rows at event ends, packed: levels int64[room, PACKED_WORDS * depth]; the rest as below
+Packed = namedtuple("Packed", "levels at status reason since")
 
 # px, sz int64[2 * depth, room]; ct uint32[2 * depth, room]; at int64[room] record (or -1 in a grid); status, reason int8[room];
 # since int64[room] clock time from which on they have been so, -1 not known
@@ -55,6 +60,18 @@ R_SILENCE = REASONS.index("silence")
 def first_grid_time(start, interval):
     """First multiple of interval that is not before start (both ns, start >= 0)."""
     return -(-start // interval) * interval
+
+
+@inner
+def put_level(top, side, k, depth, px, sz, ct):
+    """Set level k of a side in the cached top."""
+    top.px[side, k] = px
+    top.sz[side, k] = sz
+    top.ct[side, k] = ct
+    place = 2 * k + side
+    top.packed[place] = big_endian(px)
+    top.packed[2 * depth + place] = big_endian(sz)
+    top.packed[4 * depth + k] = big_endian((max(top.ct[0, k], 0) << 32) | max(top.ct[1, k], 0))
 
 
 @inner
@@ -103,13 +120,15 @@ def grid_until(clock, top, grid, windows, depth, end):
 
 
 @inner
-def wanted(clock, windows):
-    """Whether T_NOW lies in a window; moves on past windows that have ended."""
+def wanted(clock, windows, now):
+    """Whether `now` lies in a window, and the time from which on that may be otherwise; moves on past windows that have ended."""
     w = clock[T_WINDOW]
-    while w < windows.end.shape[0] and clock[T_NOW] >= windows.end[w]:
+    while w < windows.end.shape[0] and now >= windows.end[w]:
         w += 1
     clock[T_WINDOW] = w
-    return w < windows.end.shape[0] and clock[T_NOW] >= windows.start[w]
+    if w >= windows.end.shape[0]:
+        return False, NEVER
+    return (True, windows.end[w]) if now >= windows.start[w] else (False, windows.start[w])
 
 
 @inner
@@ -127,17 +146,18 @@ def trade_row(clock, top, trades, i):
 
 
 @inner
-def event_end(clock, top, rows, bbo, depth, i, status, reason, is_wanted):
-    """The event that ends with record i is complete and the cached top holds it: write its mbp row, and a bbo row when the touch changed."""
-    clock[T_AS_OF] = clock[T_NOW]
+def event_end(clock, top, rows, bbo, depth, i, now, status, reason, is_wanted):
+    """The event that ends with record i, at clock time now, is in the cached top: write its mbp row, and a bbo row when the touch
+    changed. The caller notes T_AS_OF and T_SEQUENCE."""
     if clock[T_STATUS] != status or clock[T_REASON] != reason:
         clock[T_STATUS] = status
         clock[T_REASON] = reason
-        clock[T_SINCE] = clock[T_NOW]
+        clock[T_SINCE] = now
     if not is_wanted:
         return
     r = clock[T_ROWS]
-    copy_levels(rows, r, top, depth)
+    for word in range(PACKED_WORDS * depth):
+        rows.levels[r, word] = top.packed[word]
     rows.at[r] = i
     rows.status[r] = status
     rows.reason[r] = reason

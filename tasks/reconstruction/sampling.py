@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.book_rows import PACKED_WORDS, empty_levels
 from tasks.reconstruction.sample_kernels import (
     CLOCK_SIZE,
     LAST_SIZE,
@@ -25,6 +26,7 @@ from tasks.reconstruction.sample_kernels import (
     T_STATUS,
     T_TRADES,
     Grid,
+    Packed,
     Rows,
     Top,
     Trades,
@@ -45,7 +47,7 @@ class Samples:
     """
 
     events: dict[str, np.ndarray]
-    rows: Rows
+    rows: Packed
     bbo: Rows
     grid: Grid
     trades: Trades
@@ -69,6 +71,16 @@ def _rows(depth: int, room: int) -> Rows:
     )
 
 
+def _packed(depth: int, room: int) -> Packed:
+    return Packed(
+        levels=np.zeros((room, PACKED_WORDS * depth), np.int64),
+        at=np.zeros(room, np.int64),
+        status=np.zeros(room, np.int8),
+        reason=np.zeros(room, np.int8),
+        since=np.zeros(room, np.int64),
+    )
+
+
 class Sampling:
     """Buffers, windows and clock that every replay shares.
 
@@ -85,9 +97,11 @@ class Sampling:
             px=np.full((2, depth), UNDEF_PRICE, np.int64),
             sz=np.zeros((2, depth), np.int64),
             ct=np.zeros((2, depth), np.int64),
+            packed=empty_levels(depth),
+            rank=np.full((2, depth), -1, np.int64),
             last=np.full(LAST_SIZE, -1, np.int64),
         )
-        self.rows, self.bbo = _rows(depth, batch_rows), _rows(1, batch_rows)
+        self.rows, self.bbo = _packed(depth, batch_rows), _rows(1, batch_rows)
         room = GRID_ROOM
         self.grid = Grid(rows=_rows(depth, room), time=np.zeros(room, np.int64), as_of=np.zeros(room, np.int64), sequence=np.zeros(room, np.uint32))
         self.trades = Trades(
@@ -127,10 +141,14 @@ class Sampling:
             self.clock[T_SINCE] = running[0]
         return running
 
-    def take(self, events: dict[str, np.ndarray]) -> Samples:
-        """The filled part of all buffers; they count as empty afterwards."""
+    def take(self, events: dict[str, np.ndarray], grid: bool = True) -> Samples:
+        """The filled part of all buffers; they count as empty afterwards. Without `grid` a few grid rows, which carry their own times, stay."""
         n_rows, n_bbo, n_grid, n_trades = (int(self.clock[k]) for k in (T_ROWS, T_BBO, T_GRID, T_TRADES))
-        self.clock[[T_ROWS, T_BBO, T_GRID, T_TRADES]] = 0
+        self.clock[[T_ROWS, T_BBO, T_TRADES]] = 0
+        if grid or n_grid > GRID_ROOM // 2:
+            self.clock[T_GRID] = 0
+        else:
+            n_grid = 0
         return Samples(events, self.rows, self.bbo, self.grid, self.trades, n_rows, n_bbo, n_grid, n_trades)
 
     def touch_facts(self) -> dict[str, Any]:

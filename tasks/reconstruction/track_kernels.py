@@ -11,7 +11,7 @@ from tasks.kernels import inner, kernel
 from tasks.reconstruction.advance_kernels import note_marks, shown_status, step
 from tasks.reconstruction.book_kernels import A_ADD, A_CANCEL, A_FILL, A_MODIFY, BID, FREE, USED
 from tasks.reconstruction.lifetime_kernels import CANCELLED, CLEARED, FILLED, REPLACED, RESTING, SNAPSHOT, empties, taken_by_fill
-from tasks.reconstruction.order_table_kernels import find, shift_of
+from tasks.reconstruction.order_table_kernels import find, reference_at, shift_of
 from tasks.schemas import F_LAST, F_SNAPSHOT, F_TOB
 
 # What a row of the queue tells, the first that applies.
@@ -129,14 +129,14 @@ def _see(book, width, watch):
 @inner
 def _follow(book, shift, order_id, action, size_before, price, rows, watch):
     """What an applied A, C or M of the order itself has done to it."""
-    slot = find(book.table, order_id, shift)
+    slot = find(book.table, book.orders, order_id, shift)
     resting = watch[W_REFERENCE] >= 0
     if slot < 0:
         if resting:
             filled = taken_by_fill(action, size_before, 0, watch[W_PENDING])
             _end(rows, watch, REPLACED if action == A_ADD else (FILLED if filled == size_before else CANCELLED))
         return
-    reference = np.int64(book.table[slot, 1]) - 1
+    reference = reference_at(book.table, slot)
     if not resting or action == A_ADD:
         if resting:
             _end(rows, watch, REPLACED)
@@ -205,8 +205,8 @@ def track(batch, price, ts_event, ts_recv, start, n, book, order_id, rows, watch
 @kernel
 def adopt_order(book, width, order_id, watch):
     """Begin to follow an order that rests already, in a book restored from the day before; nothing when it does not rest."""
-    slot = find(book.table, order_id, shift_of(book.table))
+    slot = find(book.table, book.orders, order_id, shift_of(book.table))
     if slot >= 0:
-        reference = np.int64(book.table[slot, 1]) - 1
+        reference = reference_at(book.table, slot)
         level = book.orders[reference]["level"]
         _begin(watch, reference, book.prices[level if book.orders[reference]["side"] == BID else width - 1 - level])

@@ -14,7 +14,7 @@ import numpy as np
 from tasks.kernels import inner, kernel
 from tasks.reconstruction.book_kernels import A_ADD, A_CANCEL, A_CLEAR, A_FILL, A_MODIFY, A_TRADE, BID, R_QUARANTINED, S_BID
 from tasks.reconstruction.proof_kernels import note
-from tasks.reconstruction.sample_kernels import T_NOW, T_SEQUENCE, event_end, grid_until, trade_row, wanted
+from tasks.reconstruction.sample_kernels import T_AS_OF, T_NOW, T_SEQUENCE, event_end, grid_until, put_level, trade_row, wanted
 from tasks.schemas import F_LAST, HALTED, NO_BOOK, SUSPECT, UNDEF_PRICE, VALID
 
 # Columns of one batch, length n; price int64 1e-9; marks int64[m]. first: position in truth of the batch's first event end
@@ -204,7 +204,7 @@ def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid
         if ends and not grid_until(clock, top, grid, windows, width, now):
             return W_GRID_FULL, i, row
         clock[T_NOW] = now
-        is_wanted = wanted(clock, windows)
+        is_wanted, _ = wanted(clock, windows, now)
         while mark < batch.marks.shape[0] and batch.marks[mark] == i:
             counters[K_QUARANTINED] += 1
             if state[W_STATUS] == VALID:
@@ -256,11 +256,11 @@ def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid
         for side in range(2):
             for k in range(shown):
                 held = k < book.held[side]
-                top.px[side, k] = book.px[side, k] if held else UNDEF_PRICE
-                top.sz[side, k] = book.sz[side, k] if held else 0
+                put_level(top, side, k, width, book.px[side, k] if held else UNDEF_PRICE, book.sz[side, k] if held else 0, 0)
         if book.held[0] > 0 and book.held[1] > 0:
             _check_touch(book, state[W_HALTED] == 1, now, np.int64(batch.sequence[i]), proofs.integrity, proofs.difference)
+        clock[T_AS_OF] = now
         clock[T_SEQUENCE] = batch.sequence[i]
         halted = state[W_HALTED] == 1 and state[W_STATUS] == VALID
-        event_end(clock, top, rows, bbo, width, i, HALTED if halted else state[W_STATUS], R_HALT if halted else state[W_REASON], is_wanted)
+        event_end(clock, top, rows, bbo, width, i, now, HALTED if halted else state[W_STATUS], R_HALT if halted else state[W_REASON], is_wanted)
     return W_DONE, n, row

@@ -201,12 +201,13 @@ def _heat(events: list[dict[str, Any]], middle: int) -> None:
     """The pass of the heatmap: resting size by time and price, weighted by time, one tick a row, over all records."""
     import numpy as np
 
-    from tasks.reconstruction.heat_kernels import accumulate, settle_all
+    from tasks.reconstruction.heat_kernels import accumulate, price_rows, settle_all, time_positions
     from tasks.reconstruction.rebuild import REPLAY_ROWS
     from tasks.reconstruction.replay import Batch, OrderBook
 
     book, rank, marks = OrderBook(), np.zeros(REPLAY_ROWS, np.int32), np.zeros(0, np.int64)
     plane, held, since = np.zeros((2, HEAT_ROWS, HEAT_COLUMNS)), np.zeros((2, HEAT_ROWS)), np.zeros((2, HEAT_ROWS))
+    x, row_of = np.zeros(REPLAY_ROWS), np.zeros(0, np.int32)
     low, now = middle - HEAT_ROWS // 2 * HEAT_TICK - HEAT_TICK // 2, 0
     first, last = int(events[0]["ts_recv"][0]), int(events[-1]["ts_recv"][-1])
     for columns in events:
@@ -216,9 +217,12 @@ def _heat(events: list[dict[str, Any]], middle: int) -> None:
         book.ranks(columns["price"], rank[:n])
         named = {name: columns[name] for name in ("action", "side", "flags", "size", "order_id", "sequence")}
         batch, at = Batch(rank=rank[:n], clock=clock, marks=marks, **named), 0
-        x = (clock - first) * (HEAT_COLUMNS / max(last - first, 1))
+        time_positions(clock, columns["flags"], first, HEAT_COLUMNS / max(last - first, 1), x[:n])
+        if len(row_of) != len(book.arrays.prices):
+            row_of = np.zeros(len(book.arrays.prices), np.int32)
+            price_rows(book.arrays.prices, low, HEAT_TICK, HEAT_ROWS, row_of)
         while at < n:
-            at = accumulate(batch, at, n, x, book.arrays, plane, held, since, low, HEAT_TICK)
+            at = accumulate(batch, at, n, x, book.arrays, plane, held, since, row_of)
             if at < n:
                 book.grow_pool()
     settle_all(plane, held, since, float(HEAT_COLUMNS))

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.book_rows import read_table
 from tasks.errors import BookmillError, UsageError
 from tasks.events_file import DICTIONARY, ENCODINGS, to_table
 from tasks.partitions import MboRecipe, Partition, Stamp
@@ -258,7 +259,7 @@ def test_a_level_file_is_answered_with_the_row_of_its_last_event(real_data, tmp_
     spans = [(1_340_285_400_000_000_000, 1_340_290_800_000_000_000)]  # 13:30 to 15:00 UTC
     rebuild(tmp_path, part.partition, [part.path], MboRecipe(), windows=spans)
     *_, (_, last) = rows_from(tmp_path / part.path, 0, ["ts_recv", "flags"], 1 << 20)
-    rows = pq.read_table(tmp_path / part.partition.path("mbp-10"), partitioning=None)
+    rows = read_table(tmp_path / part.partition.path("mbp-10"))
     as_of = rows["as_of"].cast("int64").to_numpy()
     for time_ns in (int(as_of[1]), int(as_of[20_000]) + 5, int(as_of[-1])):
         book = book_at(tmp_path, part.partition, time_ns)

@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasks.book_rows import read_table
 from tasks.partitions import MboRecipe
 from tasks.reconstruction.certify import certify
 from tasks.reconstruction.layer_writer import layer_names
@@ -151,7 +151,7 @@ def run(records: np.ndarray, setting: str, published: list[dict[str, Any]]) -> M
 
 
 def _read(path: Path, names: list[str]) -> list[tuple]:
-    table = pq.ParquetFile(path).read(columns=names)
+    table = read_table(path, names)
     columns = [(table[n].cast("int64") if n in ("as_of", "ts_recv") else table[n]).to_pylist() for n in names]
     return list(zip(*columns, strict=True))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from tasks.aggregation.aggregate import aggregate
+from tasks.book_rows import read_table
 from tasks.partitions import MboRecipe, digest
 from tasks.reconstruction.certify import certify
 from tasks.reconstruction.heatmap import build_heatmap
@@ -40,7 +40,7 @@ def test_rows_change_only_together_with_the_code_version(tmp_path):
     assert build_heatmap(tmp_path, PARTITION, events, rebuilt, recipe)
     certify(tmp_path, PARTITION, recipe)
     found = {
-        path.relative_to(tmp_path).parts[0]: pq.read_table(path, partitioning=None).to_pylist()
+        path.relative_to(tmp_path).parts[0]: read_table(path).to_pylist()
         for path in sorted(tmp_path.rglob("*.parquet"))
         if "events" not in path.parts
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from tasks.reconstruction.heat_kernels import accumulate, settle_all
+from tasks.reconstruction.heat_kernels import accumulate, price_rows, settle_all
 from tasks.reconstruction.replay import Replay
 from tasks.reconstruction.replay_kernels import Batch
 from tasks.schemas import EVENT_DTYPES, F_LAST
@@ -32,7 +32,9 @@ def fast_heatmap(records: np.ndarray, edges: np.ndarray, low: int, step: int, ro
     names = ("action", "side", "flags", "size", "order_id", "sequence")
     batch = Batch(**{k: columns[k] for k in names}, rank=rank, clock=clock, marks=np.zeros(0, np.int64))
     plane, held, since = np.zeros((2, rows, WIDTH)), np.zeros((2, rows)), np.zeros((2, rows))
-    assert accumulate(batch, 0, n, x, replay.book.arrays, plane, held, since, low, step) == n
+    row_of = np.zeros(len(replay.book.arrays.prices), np.int32)
+    price_rows(replay.book.arrays.prices, low, step, rows, row_of)
+    assert accumulate(batch, 0, n, x, replay.book.arrays, plane, held, since, row_of) == n
     settle_all(plane, held, since, float(WIDTH))
     return plane
 

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasks.book_rows import read_table
 from tasks.errors import CorruptSource, EmptySource, SchemaMismatch, SourceError, UnknownFormat
 from tasks.partitions import MboRecipe, SourceFile
 from tasks.reconstruction.rebuild import rebuild
@@ -395,7 +395,7 @@ def test_rebuilt_books_are_those_of_itchs_own_rules_after_every_message(tmp_path
     for part in decoded.parts:
         rebuilt = rebuild(lake, part.partition, [part.path], recipe)
         assert sum(rebuilt.facts["anomalies"].values()) == 0
-        found[part.partition.instrument_id] = pq.read_table(lake / rebuilt.outputs["mbp-10"][0], partitioning=None).to_pylist()
+        found[part.partition.instrument_id] = read_table(lake / rebuilt.outputs["mbp-10"][0]).to_pylist()
     book, at = naive.Book(), dict.fromkeys(found, 0)
     assert {part.partition.symbol for part in decoded.parts} == {stock.decode() for stock in itch.STOCKS.values()}
     for number, message in enumerate(messages, start=1):

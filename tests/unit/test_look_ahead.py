@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.aggregation.aggregate import aggregate
+from tasks.book_rows import read_table
 from tasks.partitions import MboRecipe, Partition
 from tasks.reconstruction.rebuild import rebuild
 from tasks.scanning.decode import decode
@@ -89,7 +89,7 @@ def make(feed: Feed, kept: list[bool], folder: Path, wish: Wish) -> Made:
 
 def rows_of(path: Path) -> Rows:
     """Rows of a layer, times as integers."""
-    table = pq.read_table(path, partitioning=None)
+    table = read_table(path)
     columns = [column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in table.columns]
     return pa.table(columns, names=table.column_names).to_pylist()
 

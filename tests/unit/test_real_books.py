@@ -16,6 +16,7 @@ from tasks.scanning.decode import decode
 from tasks.scanning.inventory import scan
 from tasks.scanning.readers import open_reader
 from tasks.schemas import EVENT_DTYPES, UNDEF_PRICE
+from tests.sampled import sampled_levels
 
 pytestmark = pytest.mark.real_data
 
@@ -45,6 +46,7 @@ def test_arl_replays_to_every_published_mbp_10_row(real_data):
     replay = Replay(depth=DEPTH, clock="ts_event", every_record=True, windows=[(0, 2**62)], interval_ns=2**61)
     (samples,) = replay.feed(events)
     assert samples.n_rows == len(events["price"])
+    px, sz, ct = sampled_levels(samples.rows, samples.n_rows)
     # A trade that took a resting order is published as one row after its cancel, which carries the same time and sequence.
     exact, by_event = {}, {}
     for i in range(len(events["price"])):
@@ -60,7 +62,7 @@ def test_arl_replays_to_every_published_mbp_10_row(real_data):
                 (price_of(row[f"{side}_px_{k:02d}"]), int(row[f"{side}_sz_{k:02d}"]), int(row[f"{side}_ct_{k:02d}"]))
                 for k in range(DEPTH) for side in ("bid", "ask")
             ]  # fmt: skip
-            found = [(int(samples.rows.px[c, at]), int(samples.rows.sz[c, at]), int(samples.rows.ct[c, at])) for c in range(2 * DEPTH)]
+            found = [(int(px[c, at]), int(sz[c, at]), int(ct[c, at])) for c in range(2 * DEPTH)]
             assert found == expected, f"row {matched} at {row['ts_event']}"
             matched += 1
     assert matched == 1_917

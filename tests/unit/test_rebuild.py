@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.book_rows import read_table
 from tasks.errors import BookError, LakeConflict
 from tasks.partitions import MboRecipe
 from tasks.reconstruction.layer_writer import layer_names
@@ -61,7 +62,7 @@ def test_a_missing_or_foreign_layer_is_made_again(session, tmp_path):
 def test_layers_hold_what_the_naive_book_says(session, tmp_path):
     records = session[:4_000]
     rebuilt = rebuild(tmp_path, PARTITION, [write_events(tmp_path, records)], RECIPE)
-    rows = pq.read_table(tmp_path / rebuilt.outputs[layer_names(RECIPE)["rows"]][0], partitioning=None).to_pylist()
+    rows = read_table(tmp_path / rebuilt.outputs[layer_names(RECIPE)["rows"]][0]).to_pylist()
     book, at = NaiveBook(10), 0
     for i, rec in enumerate(records):
         book.apply(rec)
@@ -132,7 +133,7 @@ def test_rows_after_a_quarantined_one_are_suspect_in_every_layer(session, tmp_pa
     records = session[:3_000]
     events = [write_events(tmp_path, records, suspect_rows=[1_500])]
     rebuilt = rebuild(tmp_path, PARTITION, events, RECIPE)
-    rows = pq.read_table(tmp_path / rebuilt.outputs["mbp-10"][0], partitioning=None)
+    rows = read_table(tmp_path / rebuilt.outputs["mbp-10"][0])
     ends = np.flatnonzero(columns_of(records)["flags"] & F_LAST)
     expected = ["suspect" if i >= 1_500 else "valid" for i in ends]
     assert rows["status"].to_pylist() == expected

@@ -15,6 +15,7 @@ from tasks.reconstruction.replay import Replay
 from tasks.schemas import F_LAST, F_SNAPSHOT, MBO_RECORD, REASONS, STATUSES, UNDEF_PRICE
 from tests.lake_building import columns_of
 from tests.oracles.naive_book import ANOMALIES, NaiveBook
+from tests.sampled import sampled_levels
 from tests.strategies.sessions import sessions
 
 EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "200"))
@@ -29,8 +30,9 @@ def run(records: np.ndarray, *, batch: int = 1 << 16, **options):
     columns = columns_of(records)
 
     def level_rows(buffer, n, times):
+        px, sz, ct = sampled_levels(buffer, n)
         for r in range(n):
-            levels = tuple((int(buffer.px[k, r]), int(buffer.sz[k, r]), int(buffer.ct[k, r])) for k in range(buffer.px.shape[0]))
+            levels = tuple((int(px[k, r]), int(sz[k, r]), int(ct[k, r])) for k in range(px.shape[0]))
             yield (*times(r), STATUSES[buffer.status[r]], REASONS[buffer.reason[r]], levels)
 
     def take(samples, offset):

@@ -22,6 +22,7 @@ from tasks.scanning.synthetic import SessionSpec, generate
 from tasks.schemas import F_LAST, F_SNAPSHOT, REASONS, STATUSES
 from tests.lake_building import columns_of
 from tests.oracles.naive_status import NaiveAccount, facts_of
+from tests.sampled import sampled_levels
 from tests.strategies.sessions import sessions
 from tests.unit.test_kernel_modes import MODES, WRAPS, python
 from tests.unit.test_replay import naive_levels, one_book
@@ -58,8 +59,9 @@ def agree(records: np.ndarray, marks: list[int], batch: int, clock: str, *, star
         here = np.array([mark - at for mark in marks if at <= mark < at + batch], np.int64)
         for samples in replay.feed({name: values[at : at + batch].copy() for name, values in columns.items()}, here):
             rows, trades = samples.rows, samples.trades
+            px, sz, ct = sampled_levels(rows, samples.n_rows)
             for r in range(samples.n_rows):
-                levels = tuple((int(rows.px[k, r]), int(rows.sz[k, r]), int(rows.ct[k, r])) for k in range(2 * DEPTH))
+                levels = tuple((int(px[k, r]), int(sz[k, r]), int(ct[k, r])) for k in range(2 * DEPTH))
                 found.append((at + int(rows.at[r]), STATUSES[rows.status[r]], REASONS[rows.reason[r]], int(rows.since[r]), levels))
             for r in range(samples.n_trades):
                 prints.append((at + int(trades.at[r]), STATUSES[trades.status[r]], REASONS[trades.reason[r]], int(trades.since[r])))

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tasks.book_rows import read_table
 from tasks.errors import BookError
 from tasks.partitions import MboRecipe
 from tasks.reconstruction.layer_writer import layer_names
@@ -22,6 +23,7 @@ from tasks.scanning.decode import decode
 from tasks.scanning.inventory import scan
 from tasks.schemas import F_LAST, REASONS, STATUSES, UNDEF_PRICE
 from tests.oracles.naive_window import Book, naive_window
+from tests.sampled import sampled_levels
 from tests.strategies.windowed import (
     ADD,
     CROSS,
@@ -55,8 +57,9 @@ def run(messages: list[Message], levels: int, depth: int, *, batch: int = 1 << 1
     rows, bbo, grid, trades, used = [], [], [], [], 0
 
     def plain(buffer, n, head):
+        px, sz, ct = sampled_levels(buffer, n)
         for r in range(n):
-            found = tuple((int(buffer.px[k, r]), int(buffer.sz[k, r]), int(buffer.ct[k, r])) for k in range(len(buffer.px)))
+            found = tuple((int(px[k, r]), int(sz[k, r]), int(ct[k, r])) for k in range(len(px)))
             yield (*head(r), STATUSES[buffer.status[r]], REASONS[buffer.reason[r]], found)
 
     def take(samples):
@@ -234,7 +237,7 @@ def test_a_zipped_pair_becomes_layers_that_equal_the_published_book_without_coun
     assert counts["truth_compared"] == counts["truth_matched"] == len(messages) - 1
     assert (made.facts["event_ends"], made.facts["first_difference"], made.facts["orders"]) == (len(messages), None, -1)
     assert counts["halts"] > 10
-    table = pq.read_table(tmp_path / "lake" / made.outputs[layer_names(RECIPE)["rows"]][0], partitioning=None)
+    table = read_table(tmp_path / "lake" / made.outputs[layer_names(RECIPE)["rows"]][0])
     assert list(zip(table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)) == states(messages)
     rows = table.select([f"{side}_{kind}_{k:02d}" for k in range(4) for side in ("bid", "ask") for kind in ("px", "sz", "ct")]).to_pylist()
     for m, row in zip(messages, rows, strict=True):
@@ -258,7 +261,7 @@ def test_a_corrupted_file_is_suspect_from_its_message_on_or_fails_when_asked_to(
     made = rebuilt(tmp_path / "suspect", corrupted)
     assert made.facts["first_difference"]["message"] == at
     assert (made.facts["status"], made.facts["reason"]) == ("suspect", "truth_mismatch")
-    table = pq.read_table(tmp_path / "suspect/lake" / made.outputs[layer_names(RECIPE)["rows"]][0], partitioning=None)
+    table = read_table(tmp_path / "suspect/lake" / made.outputs[layer_names(RECIPE)["rows"]][0])
     assert [s == "suspect" for s in table["status"].to_pylist()] == [n >= at for n in range(len(messages))]
     with pytest.raises(BookError, match=f"After message {at} "):
         rebuilt(tmp_path / "fail", corrupted, replace(RECIPE, on_book_error="fail"))
