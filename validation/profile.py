@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from tasks.book_rows import as_read, depth_of, with_cells
 from validation import sql
 from validation.packed_levels import proven
-from validation.rules import FILE_RULES, NOT_EMPTY, READABLE, SCHEMA, Rule
+from validation.rules import FILE_RULES, NOT_EMPTY, READABLE, SCHEMA, Rule, complete_but
 from validation.suites import Suite
 
 SMALL_ROWS = 50_000  # below, planning three queries (10 ms) costs more than the rows
@@ -125,15 +125,27 @@ def _counted_together(connection: duckdb.DuckDBPyConnection, suite: Suite, heads
     done: list[FileProfile] = []
     if len(todo) > 1 and len({head.packed for head in todo}) == 1:
         try:
-            found = connection.execute(sql.counts_by_file([head.path for head in todo], todo[0].reading(suite.schema), rules)).fetchall()
-            counted = {path: {rule.name: int(n) for rule, n in zip(rules, counts, strict=True)} for path, *counts in found}
+            schema, open_rules = _packed_rules(todo, suite.schema, rules)
+            found = connection.execute(sql.counts_by_file([head.path for head in todo], schema, open_rules)).fetchall()
+            none = {rule.name: 0 for rule in rules}
+            counted = {path: none | {rule.name: int(n) for rule, n in zip(open_rules, counts, strict=True)} for path, *counts in found}
             done = [replace(head, counts=head.counts | counted[str(head.path)]) for head in todo]
-        except (duckdb.Error, KeyError) as fault:
+        except (duckdb.Error, pa.ArrowException, OSError, KeyError) as fault:
             if isinstance(fault, _OURS):
                 raise
     done = done or [_counted_alone(connection, suite.schema, rules, head) for head in todo]
     by_path = {profile.path: profile for profile in (*settled, *done)}
     return [by_path[head.path] for head in heads]
+
+
+def _packed_rules(heads: Sequence[FileProfile], declared: pa.Schema, rules: list[Rule]) -> tuple[pa.Schema, list[Rule]]:
+    """How columns are read from these files, and the rules that are still to be counted: of packed levels one pass proves most."""
+    schema = heads[0].reading(declared)
+    if not heads[0].packed:
+        return schema, rules
+    passed = set.intersection(*(proven(head.path, head.packed) for head in heads)) if any(rule.levels for rule in rules) else set()
+    cells = [field.name for field in schema if field.metadata]
+    return schema, [complete_but(rule, cells) for rule in rules if rule.levels not in passed]
 
 
 def _counted_alone(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, rules: list[Rule], head: FileProfile) -> FileProfile:
@@ -162,11 +174,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def _row_counts(connection: duckdb.DuckDBPyConnection, declared: pa.Schema, head: FileProfile, rules: list[Rule]) -> dict[str, int]:
     counts = {rule.name: 0 for rule in rules}
-    path, rows, schema = head.path, head.rows, head.reading(declared)
-    open_rules = _not_proven(connection, schema, path, rules, rows)
-    if head.packed and any(rule.levels for rule in open_rules):
-        passed = proven(path, head.packed)
-        open_rules = [rule for rule in open_rules if rule.levels not in passed]
+    path, rows = head.path, head.rows
+    schema, open_rules = _packed_rules([head], declared, rules)
+    open_rules = _not_proven(connection, schema, path, open_rules, rows)
     last = [rule for rule in open_rules if rule.last_row_only]
     if last:
         counts |= _run(connection, sql.last_row_counts(path, schema, last, rows), last)
@@ -193,8 +203,7 @@ def _run(connection: duckdb.DuckDBPyConnection, query: str, rules: Sequence[Rule
 def _not_proven(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, path: Path, rules: list[Rule], rows: int) -> list[Rule]:
     """The rules that minimum, maximum and null count of their columns do not settle."""
     named = {name for rule in rules for name in (*rule.bounds, *rule.constant, *rule.required)}
-    # A packed level cannot be null: its column is declared so in the file.
-    columns = [field.name for field in schema if field.name in named and not field.metadata]
+    columns = [name for name in schema.names if name in named]
     if not columns:
         return rules
     (values,) = connection.execute(sql.statistics(path, schema, columns)).fetchall()
@@ -204,10 +213,6 @@ def _not_proven(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, path: 
 
 def _proven(rule: Rule, known: dict[str, tuple[Any, Any, int]], rows: int) -> bool:
     for name in (*rule.bounds, *rule.constant, *rule.required):
-        if name not in known:  # a packed level
-            if name in rule.bounds or name in rule.constant:
-                return False
-            continue
         low, high, filled = known[name]
         # A time of 2^63 - 1 is infinity to DuckDB, and as a number nothing.
         if filled != rows or low is None or high is None:

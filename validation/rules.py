@@ -6,7 +6,7 @@ A rule is declared here and counted in `profile.py`; Great Expectations judges t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from tasks.depth_recipe import MAX_DEPTH
@@ -142,6 +142,12 @@ def complete(columns: Iterable[str], look: str) -> Rule:
         holds=every(f"{name} IS NOT NULL" for name in names),
         required=names,
     )
+
+
+def complete_but(rule: Rule, never_null: Iterable[str]) -> Rule:
+    """A rule made by `complete` without the columns that cannot hold a null; any other rule as it is."""
+    names = tuple(name for name in rule.required if name not in set(never_null))
+    return rule if len(names) == len(rule.required) else replace(rule, holds=every(f"{name} IS NOT NULL" for name in names), required=names)
 
 
 def one_partition() -> Rule:

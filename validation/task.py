@@ -18,7 +18,8 @@ from validation.suites import suite_of
 def gate(suite: str, lake: str, paths: tuple[str, ...], contents: str, rules: str, context: dict[str, Any], label: str, run: Work) -> GateReport:
     """Judge the files of one layer. For the cache key: contents, a digest of their footers, and rules, one of the suite (`rules_digest`), so that
     a file is judged again when it or a rule has changed, and only then."""
-    with run.slots(run.duckdb_threads, run.duckdb_memory_bytes):
+    # One core: rules that look at the row before stream in file order, so that a scan keeps one thread busy and another but now and then.
+    with run.slots(1, run.duckdb_memory_bytes):
         return run_gate(
             suite, [Path(lake) / path for path in paths], threads=run.duckdb_threads, memory_bytes=run.duckdb_memory_bytes, context=context
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.book_rows import LEVELS, packed_schema
+from tasks.book_rows import LEVELS, cell, packed_schema
 from tasks.errors import BookmillError
 from tasks.partitions import MboRecipe, Partition, Stamp
 from tasks.reconstruction.checkpoints import CheckpointWriter, write_resting
@@ -65,7 +65,7 @@ class LayerWriter:
                     lake / partition.path(self._names[kind]),
                     schema,
                     dictionary=DICTIONARY,
-                    encodings={name: "BYTE_STREAM_SPLIT" for name in schema.names if name in SPLIT},
+                    encodings={name: "BYTE_STREAM_SPLIT" for name in schema.names if name in SPLIT or cell(name, recipe.depth)},
                     row_group_rows=WIDE_GROUP_ROWS,
                     # Of packed rows they would be of no use, and cost as much as their encoding.
                     statistics=[name for name in schema.names if name != LEVELS],

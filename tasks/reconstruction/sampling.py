@@ -73,7 +73,7 @@ def _rows(depth: int, room: int) -> Rows:
 
 def _packed(depth: int, room: int) -> Packed:
     return Packed(
-        levels=np.zeros((room, PACKED_WORDS * depth), np.int64),
+        levels=np.empty((room, PACKED_WORDS * depth), np.int64),
         at=np.zeros(room, np.int64),
         status=np.zeros(room, np.int8),
         reason=np.zeros(room, np.int8),
