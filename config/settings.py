@@ -34,6 +34,15 @@ def _about(kind: Kind, meaning: str) -> dict[str, object]:
 _PROFILE = values.choice(*sources.PROFILES)
 _PROGRESS = values.choice("auto", "bar", "log", "off")
 _LOG_LEVEL = values.choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", upper=True)
+_LOG_FORMAT = values.choice("text", "json")
+# What no profile says.
+_DEFAULTS: dict[str, object] = {
+    "log_format": "text",
+    "heartbeat_s": 30,
+    "alert_memory_percent": 95,
+    "alert_disk_free_gb": 5,
+    "alert_stale_days": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,15 @@ class Settings:
     prefect_start_timeout_s: float = field(metadata=_about(values.seconds(3_600), "wait for the private Prefect API to start"))
     progress: str = field(metadata=_about(_PROGRESS, "auto: a bar on a terminal, else lines in the log"))
     log_level: str = field(metadata=_about(_LOG_LEVEL, "least severe messages shown in the terminal; Prefect's log tab shows INFO and above"))
+    log_format: str = field(metadata=_about(_LOG_FORMAT, "log lines in the terminal as text, or as one JSON object a line"))
+    heartbeat_s: float = field(metadata=_about(values.seconds(3_600), "a run says so often that it lives; after three times as long it is dead"))
+    alert_memory_percent: int = field(metadata=_about(values.whole(0, 1_000), "alert when a run holds this share of memory_bytes; 0: never"))
+    alert_disk_free_gb: int = field(metadata=_about(values.whole(0, 1_000_000), "alert when the lake's disk has less room, in GB; 0: never"))
+    alert_stale_days: int = field(
+        metadata=_about(values.whole(0, 36_500), "alert when the newest day of a symbol ended so many days before the run; 0: never")
+    )
     lake: Path = field(metadata=_about(values.folder(), "folder of the lake; relative to the working directory"))
+    roots: tuple[Path, ...] = field(metadata=_about(values.folders(), "folders that the paths of a run must lie in; empty: anywhere"))
     origins: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def explain(self) -> list[Explained]:
@@ -93,8 +110,9 @@ def load(
 
     chosen = found.get("profile", sources.Found(sources.DEFAULT_PROFILE, "default"))
     machine = hardware or detect()
-    in_profile = sources.from_profile(str(_parse("profile", chosen, machine)), NAMES)
-    found = in_profile | {"profile": chosen, "lake": sources.Found("lake", "default")} | found
+    in_profile = {name: sources.Found(value, "default") for name, value in _DEFAULTS.items()}
+    in_profile |= sources.from_profile(str(_parse("profile", chosen, machine)), NAMES)
+    found = in_profile | {"profile": chosen, "lake": sources.Found("lake", "default"), "roots": sources.Found((), "default")} | found
 
     parsed = {name: _parse(name, item, machine) for name, item in found.items()}
     origins = {name: item.origin + _note(name, item, machine) for name, item in found.items()}

@@ -134,6 +134,19 @@ def folder() -> Kind:
     return Kind("a path", parse)
 
 
+def folders() -> Kind:
+    """Absolute paths of folders, separated by commas or as a list; none is allowed. They need not exist."""
+
+    def parse(raw: object, hardware: Hardware) -> tuple[Path, ...]:
+        items = raw if isinstance(raw, list | tuple) else [part for part in str(raw).split(",") if part.strip()]
+        paths = tuple(Path(str(item).strip()).expanduser() for item in items)
+        if (isinstance(raw, str) and not paths) or not all(path.is_absolute() and "\0" not in str(path) for path in paths):
+            raise ValueError
+        return paths
+
+    return Kind('absolute paths separated by commas, such as "/data/feeds,/data/lake"', parse)
+
+
 def _integer(raw: object) -> int:
     if isinstance(raw, bool) or (isinstance(raw, float) and not raw.is_integer()):
         raise ValueError

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from deployments.backfill import register as register_backfill
 from deployments.options import ApiUrl, Dataset, Instrument, Lake, Memory, Profile, Publisher, Quiet, Workers, lake_of, settings_of, split
 from deployments.run_commands import run_app
 
@@ -22,6 +23,22 @@ quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were set asid
 app.add_typer(run_app, name="run")
 app.add_typer(config_app, name="config")
 app.add_typer(quarantine_app, name="quarantine")
+register_backfill(app)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("bookmill"))
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and end.")] = False,
+) -> None:
+    """Options of every command; the text that --help shows is the application's."""
 
 
 def main() -> None:
@@ -192,15 +209,57 @@ def config_show(profile: Profile = "", workers: Workers = 0, memory: Memory = ""
 
 
 @app.command()
-def bootstrap(profile: Profile = "", api_url: ApiUrl = "") -> None:
-    """Create concurrency limits and the work pool on a Prefect server."""
+def resume(
+    run: Annotated[str, typer.Argument(help="Run id or its beginning, flow run id or name; without it, unfinished runs are listed.")] = "",
+    lake: Lake = None,
+    json: Annotated[bool, typer.Option("--json", help="The list, as JSON.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="In this process, also what a worker of the server could do.")] = False,
+    api_url: ApiUrl = "",
+) -> None:
+    """List runs that did not finish and why, or start one again. What is done is skipped."""
+    settings, _ = settings_of("", 0, "", None, False)
+    from deployments import resume as runs
+
+    if run:
+        raise typer.Exit(runs.resume(run, lake_of(lake), settings, api_url or None, here))
+    runs.print_unfinished(lake_of(lake), settings, api_url or None, json)
+
+
+@app.command()
+def bootstrap(
+    notify_webhook: Annotated[str, typer.Option(help="URL that alerts are posted to; empty: nobody is notified.")] = "",
+    notify_block: Annotated[str, typer.Option(help="Prefect notification block for alerts, TYPE/NAME such as sendgrid-email/desk.")] = "",
+    release_slots: Annotated[bool, typer.Option("--release-slots", help="Free slots of dead runs now, not when their leases end.")] = False,
+    profile: Profile = "",
+    api_url: ApiUrl = "",
+) -> None:
+    """Create concurrency limits, the work pool, crash detection and alerts on a Prefect server."""
     settings, _ = settings_of(profile, 0, "", None, False)
     from flows.runtime import prepare
 
     prepare(settings, api_url=api_url or None)
     from deployments.bootstrap import bootstrap as create
 
-    for line in create(settings):
+    for line in create(settings, notify_webhook=notify_webhook, notify_block=notify_block, release_slots=release_slots):
+        print(line)
+
+
+@app.command()
+def deploy(
+    lake: Annotated[
+        Path | None, typer.Option("--lake", help="Folder that the forms offer; default: as before, at first the setting `lake`.", show_default=False)
+    ] = None,
+    profile: Profile = "",
+    api_url: ApiUrl = "",
+) -> None:
+    """Bootstrap a Prefect server and put every flow on it, with form and schedules. Again: renews them, and keeps what people set there."""
+    settings, _ = settings_of(profile, 0, "", None, False)
+    from flows.runtime import prepare
+
+    prepare(settings, api_url=api_url or None)
+    from deployments.deploy import deploy as put
+
+    for line in put(settings, lake):
         print(line)
 
 
@@ -227,6 +286,24 @@ def clean(
     from deployments.doctor import print_clean
 
     print_clean(lake_of(lake), dry_run, orphans, old_events)
+
+
+@app.command()
+def bench(
+    records: Annotated[int, typer.Option(min=1, help="Records of the generated session.")] = 7_449_892,
+    sizes: Annotated[str, typer.Option(help="Factors of --records, separated by commas, such as 0.1,1,4.")] = "1",
+    runs: Annotated[int, typer.Option(min=1, help="How often; medians are shown.")] = 1,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Name of a contender, or a part of names. May be repeated.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="File for all measurements.", show_default=False)] = None,
+    readme: Annotated[bool, typer.Option("--readme", help="Write the tables into the README of the checkout.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Folder for sessions and lakes, kept; default: a temporary one.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure the flow beside its floors and others' programs, all in one run. Needs the checkout."""
+    from deployments.bench import run_bench
+
+    raise typer.Exit(run_bench(records, sizes, runs, only or [], json, readme, folder))
 
 
 @quarantine_app.command("list")

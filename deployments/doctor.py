@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
+from tasks.publishing.cleaning import clean
 from tasks.publishing.doctor import examine
-from tasks.publishing.orphans import clean
 
 SHOWN = 20  # findings of a kind; --json has all
 
@@ -38,7 +39,7 @@ def print_checkup(lake: Path, as_json: bool, deep: bool) -> int:
 
 def print_clean(lake: Path, dry_run: bool, orphans: bool, old_events: bool) -> None:
     """Remove what belongs to nothing, or with dry_run only list it, with sizes."""
-    removed, kept = clean(lake, dry_run=dry_run, orphans=orphans, old_events=old_events)
+    removed, kept = clean(lake, dry_run=dry_run, orphans=orphans, old_events=old_events, tell=lambda text: print(text, file=sys.stderr))
     for name, size in removed:
         print(f"{size:>15,}  {name}")
     if kept:

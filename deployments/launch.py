@@ -10,14 +10,15 @@ from typing import Any
 from config.settings import Settings
 from flows.runtime import api
 from tasks.errors import BookmillError
+from validation import judge_process
 
 
 def run_flow(name: str, settings: Settings, parameters: dict[str, Any], api_url: str | None) -> int:
     """Run a flow ("mbo", "depth") with `parameters`; print how it went; returns 0 (all done), 1 (some failed) or 2 (nothing could run)."""
+    if parameters.get("runner", "threads") == "threads":
+        judge_process.begin()  # its imports take longer than anything before the first gate
     with api(settings, api_url=api_url) as server:
         # While a private API starts (6 s and more), the flow and what it stands on are imported.
-        from prefect.task_runners import ThreadPoolTaskRunner
-
         from flows.run import RunFailed
 
         if name == "mbo":
@@ -26,8 +27,7 @@ def run_flow(name: str, settings: Settings, parameters: dict[str, Any], api_url:
             from flows.depth_snapshots import depth_snapshots as chosen  # type: ignore[assignment]  # its parameters differ
 
         server.ready()
-        runner: Any = ThreadPoolTaskRunner(max_workers=settings.workers)
-        flow: Any = chosen.with_options(task_runner=runner)
+        flow: Any = chosen
         state = flow(**parameters, return_state=True)
         result = state.result(raise_on_failure=False)
     if isinstance(result, RunFailed):

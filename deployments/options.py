@@ -10,6 +10,8 @@ import typer
 Lake = Annotated[Path | None, typer.Option("--lake", help="Folder of the lake; default: the setting `lake`, which is lake.", show_default=False)]
 Profile = Annotated[str, typer.Option(help="laptop, server or ci; empty for the default.")]
 ApiUrl = Annotated[str, typer.Option(help="URL of a Prefect server; empty: the configured one, else a private one for this run.")]
+Runner = Annotated[str, typer.Option(help="threads, processes, or dask: who works on the tasks.")]
+DaskAddress = Annotated[str, typer.Option(help="Scheduler of a Dask cluster, such as tcp://10.0.0.5:8786; empty: a cluster on this machine.")]
 Workers = Annotated[int, typer.Option(help="Partitions worked on at once; 0: from the machine.")]
 Memory = Annotated[str, typer.Option(help="Memory budget such as 1GB or 50%; empty: from the machine.")]
 Publisher = Annotated[int | None, typer.Option(help="Publisher id, where several have the symbol.", show_default=False)]

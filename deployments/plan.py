@@ -1,70 +1,153 @@
-"""Inventory and plan, shown before any work starts."""
+"""What is there, what is missing and what a run would do, as people and programs read it: `bookmill plan`, and `--dry-run` of the runs."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from flows.plan import Planned, plan_depth, plan_orders
+from flows.plan_options import Asked
 from tasks.depth_recipe import TRADES, DepthRecipe
+from tasks.errors import UsageError
 from tasks.partitions import MboRecipe
-from tasks.reconstruction.depth_build import is_built
-from tasks.scanning.decode import is_decoded
-from tasks.scanning.depth_sources import scan_depth
-from tasks.scanning.depth_trades import are_trades_done
-from tasks.scanning.inventory import scan
+from tasks.publishing.freshness import STATES
+from tasks.publishing.freshness_table import counts_sentence
+
+SHOWN = 40  # rows of the table of states; --json has all
+
+
+def states_of(text: Sequence[str]) -> list[str]:
+    """States as typed: `stale` stands for all kinds of it. Raises UsageError."""
+    chosen = []
+    for word in text:
+        fitting = [state for state in STATES if state == word or state.startswith(f"{word}:")]
+        if not fitting:
+            raise UsageError(f"state is {word!r}; allowed: {', '.join(STATES)}, and stale for all of these")
+        chosen += fitting
+    return chosen
+
+
+def print_plan(asked: Asked, layers: Sequence[str], states: Sequence[str], as_json: bool) -> int:
+    """Print the plan. Returns 0 when all is done, 1 when something is left or cannot be used, 2 when there is no source."""
+    planned, chosen = asked.plan(), states_of(states)
+    filters: dict[str, Any] = {"states": chosen, "layers": list(layers), "symbols": asked.symbols, "start": asked.start, "end": asked.end}
+    counts = planned.plan.counts()
+    left = any(state != "done" for state in counts)
+    code = 2 if not planned.files and not planned.waiting else int(left or bool(planned.rejected))
+    if as_json:
+        print(json.dumps(_as_json(planned, filters), indent=1, default=str))
+        return code
+    # Into a file or a pipe there is no width; lines are then as long as they need.
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 180)
+    rows = planned.plan.table(**filters)
+    if rows:
+        console.print(_states_table(rows[:SHOWN]))
+    if len(rows) > SHOWN:
+        console.print(f"... and {len(rows) - SHOWN:,} more rows; --json has all, --symbols, --layer and --state choose")
+    for row in planned.plan.rows(**(filters | {"states": ["failed"]}), most=5) if not chosen or "failed" in chosen else []:
+        console.print(f"FAILED {row['symbol']} {row['date']} {row['layer']}: {row['why']}", markup=False)
+    _print_left_out(console, planned)
+    todo = len(planned.plan.todo())
+    quarantined = planned.plan.quarantined()
+    console.print(f"\n{counts_sentence(counts)} (partitions times layers)." + (f" {quarantined:,} rows in quarantine." if quarantined else ""))
+    console.print(
+        f"{len(planned.files):,} sources, {todo:,} to do, {len(planned.waiting):,} still being written, {len(planned.rejected):,} cannot be used."
+    )
+    return code
+
+
+def _states_table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    used = [state for state in STATES if any(row[state] for row in rows)]
+    for name in ("dataset", "symbol", "layer", "first", "last", "fresh to", *used):
+        table.add_column(name, justify="right" if name in used else "left", overflow="fold")
+    for row in rows:
+        days = (row["first"] or "in the rows", row["last"] or "in the rows", row["fresh_to"] or "never")
+        table.add_row(
+            row["dataset"], row["symbol"] or "in the rows", row["layer"], *days, *(f"{row[state]:,}" if row[state] else "" for state in used)
+        )
+    return table
+
+
+def _as_json(planned: Planned, filters: dict[str, Any]) -> dict[str, Any]:
+    sources = {entry["id"]: entry for entry in planned.plan.sources()}
+    todo = {entry["id"]: entry["states"] for entry in planned.plan.todo()}
+    files = [
+        {
+            "path": found.file.path, "member": found.file.member, "dataset": found.file.dataset, "fingerprint": found.file.fingerprint,
+            "dates": found.file.dates, "symbols": found.file.symbols, "todo": todo.get(number, []),
+            **{name: sources[number][name] for name in ("state", "why", "parts", "rows")},
+        }
+        for number, found in enumerate(planned.files)
+    ]  # fmt: skip
+    return {
+        "states": planned.plan.counts(), "summary": planned.plan.table(**filters), "partitions": planned.plan.rows(**filters), "sources": files,
+        "waiting": planned.waiting, "rejected": [{"path": path, "error": why} for path, why in planned.rejected],
+        "covered": [{"name": name, "by": by} for name, by in planned.covered],
+    }  # fmt: skip
+
+
+def _print_left_out(console: Console, planned: Planned) -> None:
+    for path in planned.waiting:
+        console.print(f"WAITS {path}: it changed a moment ago", markup=False, soft_wrap=True)
+    for name, by in planned.covered:
+        console.print(f"LEFT OUT {name}: {by} has the same pair and day", markup=False, soft_wrap=True)
+    for path, why in planned.rejected:
+        console.print(f"NOT READ {path}: {why}", markup=False, soft_wrap=True)
 
 
 def show_plan(sources: Sequence[str], lake: Path, recipe: MboRecipe, dataset: str | None, symbol: str | None) -> int:
     """Print what was found, what is decoded already and what would be made. Returns 0, 1 when a source cannot be used, 2 when none can."""
-    inventory = scan(sources, dataset=dataset, symbol=symbol)
-    console = Console(highlight=False)
+    planned = plan_orders(sources, lake, recipe, dataset=dataset or "", symbol=symbol or "", keep=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("source", "format", "dataset", "MB", "records", "dates", "symbols", "plan"):
         table.add_column(name, justify="right" if name in ("MB", "records") else "left", overflow="fold")
-    todo = 0
-    for file in inventory.files:
-        done = is_decoded(file, lake, recipe)
-        todo += done is None
+    todo = {entry["id"]: entry["states"] for entry in planned.plan.todo()}
+    for found, known in zip(planned.files, planned.plan.sources(), strict=True):
+        file = found.file
         shown = ", ".join(file.symbols[:3]) + (f" and {len(file.symbols) - 3} more" if len(file.symbols) > 3 else "")
         dates = file.dates[0] + (f" to {file.dates[-1]}" if len(file.dates) > 1 else "") if file.dates else "in the rows"
-        plan = f"done: {len(done.parts)} partitions, {done.rows_out:,} events" if done else "decode, gate, rebuild, aggregate, publish"
+        plan = f"done: {known['parts']} partitions, {known['rows']:,} events"
+        if known["state"] != "done":
+            plan = "decode, gate, rebuild, aggregate, publish"
+        elif known["id"] in todo:
+            plan = f"decode {plan}; left: rebuild, aggregate, publish ({', '.join(todo[known['id']])})"
         records = f"{file.rows:,}" if file.rows >= 0 else "unknown"
         table.add_row(file.name, file.format, file.dataset, f"{file.size / 1e6:,.1f}", records, dates, shown or "in the rows", plan)
-    console.print(table)
-    for other in inventory.rejected:
-        console.print(f"NOT READ {other.path}: {other.error}", markup=False, soft_wrap=True)
-    console.print(f"\n{len(inventory.files)} sources, {todo} to do, {len(inventory.rejected)} cannot be used. Nothing was written.")
-    return 2 if not inventory.files else 1 if inventory.rejected else 0
+    undecoded = sum(known["state"] != "done" for known in planned.plan.sources())
+    return _end(planned, table, undecoded, len(todo) - undecoded)
 
 
 def show_depth_plan(
     sources: Sequence[str], lake: Path, recipe: DepthRecipe, dataset: str, pairs: Sequence[str], dates: Sequence[str], limit: int
 ) -> int:
     """As `show_plan`, for depth feeds."""
-    inventory = scan_depth(sources, dataset=dataset, pairs=pairs, dates=dates, limit=limit)
-    console = Console(highlight=False)
+    planned = plan_depth(sources, lake, recipe, dataset=dataset, pairs=pairs, dates=dates, limit=limit, keep=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("source", "dataset", "pair", "date", "MB", "levels", "plan"):
         table.add_column(name, justify="right" if name in ("MB", "levels") else "left", overflow="fold")
-    todo = 0
-    for source in inventory.files:
-        trades = source.kind == TRADES
-        done = are_trades_done(lake, source) if trades else is_built(lake, source, recipe, None)
-        todo += done is None
-        depths = ",".join(map(str, sorted(recipe.depths_of(source.depth))))
-        rows = f"done: {max((n for _, n in done.grids.values()), default=0):,} snapshots" if done else f"snapshots of {depths} levels"
-        if trades:
-            rows = f"done: {done.facts['rows_out']:,} trades" if done else "trades"
-        file = source.file
-        levels = f"{source.depth:,}" if source.depth else "unknown"
-        table.add_row(Path(file.path).name, file.dataset, file.symbols[0], file.dates[0], f"{file.size / 1e6:,.1f}", levels, rows)
+    todo = {entry["id"]: entry["states"] for entry in planned.plan.todo()}
+    for number, found in enumerate(planned.files):
+        file = found.file
+        what = "trades" if found.kind == TRADES else f"snapshots of {','.join(map(str, sorted(recipe.depths_of(found.depth))))} levels"
+        plan = f"{what} ({', '.join(todo[number])})" if number in todo else f"done: {what}"
+        levels = f"{found.depth:,}" if found.depth else "unknown"
+        table.add_row(Path(file.path).name, file.dataset, file.symbols[0], file.dates[0], f"{file.size / 1e6:,.1f}", levels, plan)
+    return _end(planned, table, len(todo))
+
+
+def _end(planned: Planned, table: Table, todo: int, begun: int = 0) -> int:
+    console = Console(highlight=False)
     console.print(table)
-    for covered in inventory.covered:
-        console.print(f"LEFT OUT {covered.name}: {covered.by} has the same pair and day", markup=False, soft_wrap=True)
-    for other in inventory.rejected:
-        console.print(f"NOT READ {other.path}: {other.error}", markup=False, soft_wrap=True)
-    console.print(f"\n{len(inventory.files)} sources, {todo} to do, {len(inventory.rejected)} cannot be used. Nothing was written.")
-    return 2 if not inventory.files else 1 if inventory.rejected else 0
+    _print_left_out(console, planned)
+    if begun > 0:
+        console.print(f"\nOf {begun} sources that are decoded, layers are left to make; `bookmill plan` shows which.")
+    told = f"{len(planned.files)} sources, {todo} to do, {len(planned.rejected)} cannot be used. Nothing was written."
+    console.print(f"\n{told}")
+    return 2 if not planned.files else 1 if planned.rejected else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,7 +56,24 @@ def export_quarantine(lake: Path, folder: Path) -> list[str]:
     files = _files(lake)
     if not files:
         raise UsageError(f"{lake} has no quarantined rows.")
-    lines, taken = [], set()
+    lines = []
+    for _, name, chosen in _named(files):
+        raw = chosen["raw"].to_pylist()
+        text = all(b"\x00" not in row for row in raw)
+        with atomic_file(folder / name) as out:
+            out.write(b"".join(row.rstrip(b"\r\n") + b"\n" if text else row for row in raw))
+        lines.append(f"{folder / name}: {len(raw):,} rows, {'one a line' if text else 'records as they stood, back to back'}")
+    return lines
+
+
+def export_names(lake: Path) -> dict[str, str]:
+    """Path of a quarantine relative to the lake -> name of the file to which `export_quarantine` writes the rows that its decode set aside."""
+    return {file.relative_to(lake).as_posix(): name for file, name, _ in _named(_files(lake)) if name.endswith(_SUFFIX["decode"])}
+
+
+def _named(files: list[Path]) -> Iterator[tuple[Path, str, pa.Table]]:
+    """(file, name to export to, rows) of each stage that set rows of a source aside."""
+    taken = set()
     for file in files:
         table = pq.read_table(file, partitioning=None)
         for stage, suffix in _SUFFIX.items():
@@ -66,9 +84,4 @@ def export_quarantine(lake: Path, folder: Path) -> list[str]:
             if name in taken:  # another source of the same name: its fingerprint tells it apart
                 name = f"{chosen['fingerprint'][0].as_py().split(':')[-1][:10]}-{name}"
             taken.add(name)
-            raw = chosen["raw"].to_pylist()
-            text = all(b"\x00" not in row for row in raw)
-            with atomic_file(folder / name) as out:
-                out.write(b"".join(row.rstrip(b"\r\n") + b"\n" if text else row for row in raw))
-            lines.append(f"{folder / name}: {len(raw):,} rows, {'one a line' if text else 'DBN mbo records of 56 bytes'}")
-    return lines
+            yield file, name, chosen

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.options import ApiUrl, Lake, Memory, Profile, Quiet, Workers, lake_of, numbers, settings_of, split
+from deployments.options import ApiUrl, DaskAddress, Lake, Memory, Profile, Quiet, Runner, Workers, lake_of, numbers, settings_of, split
 
 run_app = typer.Typer(no_args_is_help=True, help="Run a flow.")
 
@@ -40,6 +40,8 @@ def mbo(
     symbol: Annotated[str, typer.Option(help="Symbol of sources without a symbol column.")] = "",
     salvage: Annotated[bool, typer.Option("--salvage", help="Keep what stands before the break of a damaged source.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show inventory and plan; write nothing.")] = False,
+    runner: Runner = "threads",
+    dask_address: DaskAddress = "",
     profile: Profile = "",
     workers: Workers = 0,
     memory: Memory = "",
@@ -52,9 +54,10 @@ def mbo(
         "depth": depth, "interval": interval, "bars": split(bars), "clock": clock, "on_book_error": on_book_error,
         "starts_empty": starts_empty, "sequence": sequence, "stale_after": stale_after, "heatmap_axis": heatmap_axis,
     }  # fmt: skip
-    from flows.options import recipe_of
+    from flows.options import check_runner, recipe_of
 
     lake = lake_of(lake)
+    check_runner(runner, dask_address)
     recipe = recipe_of(**options)  # type: ignore[arg-type]  # what cannot be is told before anything is started
     if dry_run:
         from deployments.plan import show_plan
@@ -65,7 +68,8 @@ def mbo(
 
     parameters = options | {
         "sources": [str(Path(s).absolute()) if Path(s).exists() else s for s in sources], "lake": str(lake.absolute()), "heatmaps": heatmaps,
-        "dataset": dataset, "symbol": symbol, "salvage": salvage, "profile": profile, "settings": overrides,
+        "dataset": dataset, "symbol": symbol, "salvage": salvage, "runner": runner, "dask_address": dask_address, "profile": profile,
+        "settings": overrides,
     }  # fmt: skip
     raise typer.Exit(run_flow("mbo", settings, parameters, api_url or None))
 
@@ -92,6 +96,8 @@ def depth(
     dataset: Annotated[str, typer.Option(help="Dataset to file all sources under.")] = "",
     temp_dir: Annotated[Path | None, typer.Option(help="Copy each file there before it is read (slow disks).", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files and plan; write nothing.")] = False,
+    runner: Runner = "threads",
+    dask_address: DaskAddress = "",
     profile: Profile = "",
     workers: Workers = 0,
     memory: Memory = "",
@@ -103,9 +109,10 @@ def depth(
         "depths": numbers(depths, "depths"), "interval": interval, "clock": clock, "stale_after": stale_after, "on_book_error": on_book_error,
         "bars": split(bars), "updates": updates,
     }  # fmt: skip
-    from flows.options import depth_recipe_of
+    from flows.options import check_runner, depth_recipe_of
 
     lake = lake_of(lake)
+    check_runner(runner, dask_address)
     recipe = depth_recipe_of(**options)  # type: ignore[arg-type]  # what cannot be is told before anything is started
     if dry_run:
         from deployments.plan import show_depth_plan
@@ -117,6 +124,7 @@ def depth(
     parameters = options | {
         "sources": [str(Path(s).absolute()) if Path(s).exists() else s for s in sources], "lake": str(lake.absolute()), "pairs": split(pairs),
         "dates": split(dates), "csv": str(csv.absolute()) if csv else "", "formatted_timestamp": formatted, "heatmaps": heatmaps, "limit": limit,
-        "dataset": dataset, "temp_dir": str(temp_dir.absolute()) if temp_dir else "", "profile": profile, "settings": overrides,
+        "dataset": dataset, "temp_dir": str(temp_dir.absolute()) if temp_dir else "", "runner": runner, "dask_address": dask_address,
+        "profile": profile, "settings": overrides,
     }  # fmt: skip
     raise typer.Exit(run_flow("depth", settings, parameters, api_url or None))

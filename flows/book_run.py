@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from flows.policies import equip
+from flows.policies import equip, submit_placed
 from flows.run import Run, RunFailed
+from flows.run_life import ends_run
 from tasks.partitions import Partition
 from tasks.publishing import ledger
 from tasks.publishing.draw import are_drawn, picture_markdown
@@ -64,6 +66,7 @@ class BookRun(Run, Generic[J]):
 
     def known(self, jobs: list[J]) -> list[J]:
         """Note these jobs as the latest of their partitions."""
+        self.life.claim([job.partition for job in jobs])
         self.books |= {job.partition: job for job in jobs}
         return jobs
 
@@ -73,43 +76,58 @@ class BookRun(Run, Generic[J]):
 
     def gate(self, suite: str, paths: list[str], context: dict[str, Any]) -> list[GateReport]:
         """Judge files in groups; partitions of blocked files are failed."""
-        equipped, start, rules = equip(gate, self.settings), time.perf_counter(), rules_digest(suite, context)
-        if suite != "events":
-            # No trade in a partition, or no row in the hours wanted, is no fault; how many rows there are is in the ledger.
-            paths = [path for path in paths if int((read_footer(self.lake / path) or {}).get("bookmill.rows", 1))]
-        futures = []
-        for at in range(0, len(paths), GATE_FILES):
-            group = tuple(paths[at : at + GATE_FILES])
-            label = str(Partition.of_path(group[0])) + (f" and {len(group) - 1} more" if len(group) > 1 else "")
-            futures.append(
-                equipped.submit(
-                    suite=suite,
-                    lake=str(self.lake),
-                    paths=group,
-                    contents=contents(self.lake, group),
-                    rules=rules,
-                    context=context,
-                    label=label,
-                    run=self.work,
+        return self.gate_all([(suite, paths, context)])
+
+    def gate_all(self, judged: Sequence[tuple[str, list[str], dict[str, Any]]]) -> list[GateReport]:
+        """`gate` for several tables at once: (suite, paths, context) each. Their scans run side by side."""
+        equipped, start = equip(gate, self.settings), time.perf_counter()
+        calls, layers = [], []
+        for suite, paths, context in judged:
+            if suite != "events":
+                # No trade in a partition, or no row in the hours wanted, is no fault; how many rows there are is in the ledger.
+                paths = [path for path in paths if int((read_footer(self.lake / path) or {}).get("bookmill.rows", 1))]
+            rules = rules_digest(suite, context)
+            for at in range(0, len(paths), GATE_FILES):
+                group = tuple(paths[at : at + GATE_FILES])
+                label = str(Partition.of_path(group[0])) + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+                layers.append(Path(group[0]).parts[0])
+                calls.append(
+                    partial(
+                        submit_placed,
+                        equipped,
+                        suite=suite,
+                        lake=str(self.lake),
+                        paths=group,
+                        contents=contents(self.lake, group),
+                        rules=rules,
+                        context=context,
+                        label=label,
+                        run=self.work,
+                    )
                 )
-            )
-        reports = [future.result() for future in futures]
+        reports = self.crew.gather(calls)
+        for fault in [report for report in reports if isinstance(report, BaseException)]:
+            raise fault  # a gate that could not judge lets nothing pass
+        told = ", ".join(dict.fromkeys(layers)) or ", ".join(dict.fromkeys(suite for suite, _, _ in judged))
         seconds, rows = round(time.perf_counter() - start, 3), sum(r.rows for r in reports)
-        self.stages.append(
-            {"stage": f"gate {Path(paths[0]).parts[0] if paths else suite}", "partition": "all", "seconds": seconds, "rows": rows, "bytes": 0}
-        )
-        for report in reports:
-            layer = Path(paths[0]).parts[0]
-            self.gates.append({**report.to_json(), "partition": f"{layer}, {report.files} file{'s' if report.files != 1 else ''}"})
-            for path in report.blocked_files:
-                partition = Partition.of_path(path)
-                said = "; ".join(
-                    f"{r.name}: {r.by_file[path]:,} unexpected. {r.why} Look at: {r.look}"
-                    for r in report.failed
-                    if path in r.by_file and r.consequence == "block"
-                )
-                self.fail(str(partition), "gate", f"GateBlocked: {suite}: {said}")
+        self.stages.append({"stage": f"gate {told}", "partition": "all", "seconds": seconds, "rows": rows, "bytes": 0})
+        for layer, report in zip(layers, reports, strict=True):
+            self._book(layer, report)
         return reports
+
+    def _book(self, layer: str, report: GateReport) -> None:
+        """Note what a gate found; partitions of blocked files are failed."""
+        self.gates.append({**report.to_json(), "partition": f"{layer}, {report.files} file{'s' if report.files != 1 else ''}"})
+        for path, bad in report.quarantine.items():
+            self.life.alerts.quarantined(str(Partition.of_path(path)), len(bad.rows), f"the gate of {report.suite}")
+        for path in report.blocked_files:
+            partition = Partition.of_path(path)
+            said = "; ".join(
+                f"{r.name}: {r.by_file[path]:,} unexpected. {r.why} Look at: {r.look}"
+                for r in report.failed
+                if path in r.by_file and r.consequence == "block"
+            )
+            self.fail(str(partition), "gate", f"GateBlocked: {report.suite}: {said}")
 
     def draw_pictures(self, partitions: Sequence[Partition], clock: str) -> None:
         """Pictures of the partitions that have a heatmap grid."""
@@ -130,6 +148,7 @@ class BookRun(Run, Generic[J]):
             self.progress.finish(outcome.subject)
         self.ledger += ledger.outside_partitions(self.lake, [job.partition for job in jobs])
 
+    @ends_run
     def report(self, sources: Sequence[str]) -> dict[str, Any]:
         """Write the report, publish the artifacts, and say how it went. Raises RunFailed when a source or partition failed."""
         facts = self.facts(sources)
@@ -142,6 +161,7 @@ class BookRun(Run, Generic[J]):
         if facts.certificates:
             create_table_artifact(key="bookmill-certificates", table=certificate_rows(facts), description="Books against their truth")
         create_link_artifact(key="bookmill-report", link=Path(path).as_uri(), link_text="HTML report", description="Report of the run")
+        self.life.alerts.stale(self.books)
         summary = {**facts.to_json(), "report": path, "lake": str(self.lake), "peak_rss_bytes": max((b for _, b in self.memory), default=0)}
         if self.failed or self.rejected:
             nothing = not any(p["status"] == "done" for p in summary["partitions"])

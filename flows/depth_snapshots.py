@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from config.settings import load
+from flows.confinement import confine
 from flows.depth_stages import DepthRun
 from flows.options import depth_recipe_of
 
@@ -16,8 +16,6 @@ from flows.options import depth_recipe_of
     name="depth-snapshots",
     flow_run_name="depth into {lake}",
     description=__doc__,
-    # The parser and the book release the GIL, and inflating has a thread of its own.
-    task_runner=ThreadPoolTaskRunner(max_workers=load().workers),  # type: ignore[arg-type]  # its type parameter is not inferred
 )
 def depth_snapshots(
     sources: list[str],
@@ -37,6 +35,8 @@ def depth_snapshots(
     limit: int = 0,
     dataset: str = "",
     temp_dir: str = "",
+    runner: Literal["threads", "processes", "dask"] = "threads",
+    dask_address: str = "",
     profile: str = "",
     settings: dict[str, str] = {},  # noqa: B006
 ) -> dict[str, Any]:
@@ -62,13 +62,16 @@ def depth_snapshots(
         limit: so many files at most; 0 for all.
         dataset: dataset to file all sources under; empty: bybit-linear, bybit-spot, or the exchange.
         temp_dir: folder into which each file is copied before it is read, for slow or remote disks; empty: read where it is.
+        runner: who works on the tasks: threads of the run's process, processes on its machine, or the workers of a Dask cluster.
+        dask_address: scheduler of the cluster, such as tcp://10.0.0.5:8786; empty: a cluster of the run's own on its machine.
         profile: laptop, server or ci; empty for the default.
         settings: settings by name, such as workers or memory_bytes, over all others (`bookmill config show` lists them).
     """
+    confine(settings, sources=sources, lake=lake, csv=csv, temp_dir=temp_dir, dask_address=dask_address)
     recipe = depth_recipe_of(
         depths=depths, interval=interval, clock=clock, stale_after=stale_after, on_book_error=on_book_error, bars=bars, updates=updates
     )
-    with DepthRun(lake, recipe, load(profile or None, settings)) as run:
+    with DepthRun(lake, recipe, load(profile or None, settings)).on(runner, dask_address) as run:
         files = run.scan(sources, dataset, pairs, dates, limit)
         books = run.snapshot(files, csv, formatted_timestamp, temp_dir)
         books = run.gate_books(books)

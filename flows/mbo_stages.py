@@ -139,12 +139,14 @@ class MboRun(ProofStages, BookRun[BookJob]):
         grid: dict[tuple[Any, ...] | None, list[str]] = defaultdict(list)
         for job in jobs:
             grid[job.windows].append(job.partition.path(names["grid"]))
-        self.gate("books", [j.partition.path("bbo") for j in jobs], {**base, "depth": 1})
-        self.gate("books", [j.partition.path(names["rows"]) for j in jobs], {**base, "depth": self.recipe.depth})
+        judged: list[tuple[str, list[str], dict[str, Any]]] = [
+            ("books", [j.partition.path("bbo") for j in jobs], {**base, "depth": 1}),
+            ("books", [j.partition.path(names["rows"]) for j in jobs], {**base, "depth": self.recipe.depth}),
+        ]
         for windows, paths in grid.items():
             context = {**base, "depth": self.recipe.depth, "grid": True, "interval_ns": self.recipe.interval_ns, "windows": windows}
-            self.gate("books", paths, context)
-        self.gate("trades", [j.partition.path("trades") for j in jobs], base)
+            judged.append(("books", paths, context))
+        self.gate_all([*judged, ("trades", [j.partition.path("trades") for j in jobs], base)])
         return self.alive(jobs)
 
     def certify(self, jobs: list[BookJob]) -> list[BookJob]:
@@ -174,9 +176,11 @@ class MboRun(ProofStages, BookRun[BookJob]):
     def gate_aggregates(self, jobs: list[BookJob]) -> list[BookJob]:
         """Judge bars and features."""
         *_bars, features = aggregate_layers(self.recipe)
-        for spec in map(parse_bar, self.recipe.bars):
-            self.gate("bars", [j.partition.path(spec.layer) for j in jobs], {"clock": self.recipe.clock, "time_bars": spec.kind == "time"})
-        self.gate("features", [j.partition.path(features) for j in jobs], {"clock": self.recipe.clock})
+        bars = [
+            ("bars", [j.partition.path(spec.layer) for j in jobs], {"clock": self.recipe.clock, "time_bars": spec.kind == "time"})
+            for spec in map(parse_bar, self.recipe.bars)
+        ]
+        self.gate_all([*bars, ("features", [j.partition.path(features) for j in jobs], {"clock": self.recipe.clock})])
         return self.alive(jobs)
 
     def draw(self, jobs: list[BookJob], most: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from importlib.util import find_spec
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tasks.depth_recipe import DepthRecipe
@@ -11,6 +12,8 @@ from tasks.errors import UsageError
 from tasks.filtering.predicate import check_filter
 from tasks.partitions import EventFilter, MboRecipe
 from tasks.specs import parse_bar, parse_interval
+
+RUNNERS = ("threads", "processes", "dask")
 
 
 def recipe_of(
@@ -46,6 +49,17 @@ def depth_recipe_of(
         depths=tuple(depths), interval_ns=parse_interval(interval), clock=clock, on_book_error=on_book_error, bars=tuple(bars), updates=updates,
         stale_after_ns=_stale_after(stale_after),
     )  # fmt: skip
+
+
+def check_runner(runner: str, dask_address: str) -> str:
+    """`runner` when it may be chosen here. Raises UsageError."""
+    if runner not in RUNNERS:
+        raise UsageError(f"runner is {runner!r}; allowed: {', '.join(RUNNERS)}")
+    if dask_address and runner != "dask":
+        raise UsageError(f"dask_address is {dask_address!r} and the runner is {runner}; say --runner dask, or leave the address out")
+    if runner == "dask" and find_spec("prefect_dask") is None:
+        raise UsageError("The runner dask needs prefect-dask, which is not installed here: pip install -c deployments/constraints.txt -e '.[dask]'")
+    return runner
 
 
 def _stale_after(text: str) -> int | None:

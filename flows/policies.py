@@ -31,6 +31,7 @@ from prefect.task_engine import TaskRunTimeoutError
 from pydantic import BaseModel
 
 from config import environment
+from config.logging_format import place
 from config.settings import Settings
 from flows.budget import budget_of
 from tasks.errors import BookmillError
@@ -150,7 +151,13 @@ def equip(task: Task[..., Any], settings: Settings, **options: Any) -> Task[...,
 
 def submit_checked(task: Task[..., Any], outputs_done: bool, *args: Any, **kwargs: Any) -> PrefectFuture[Any]:
     """Submit `task`; a cached result counts only when its outputs are there, which the caller has looked up (`tasks.storage.is_done`)."""
-    return task.with_options(refresh_cache=not outputs_done).submit(*args, **kwargs)
+    return submit_placed(task.with_options(refresh_cache=not outputs_done), *args, **kwargs)
+
+
+def submit_placed(task: Task[..., Any], *args: Any, **kwargs: Any) -> PrefectFuture[Any]:
+    """Submit `task`; what it logs carries its name as stage and its argument `label` as partition."""
+    with place(stage=task.name, partition=str(kwargs.get("label", ""))):  # a thread of the runner inherits them
+        return task.submit(*args, **kwargs)
 
 
 @contextmanager

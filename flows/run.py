@@ -7,24 +7,30 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import psutil
 from prefect import Task
-from prefect.futures import PrefectFuture
 
 from config.hardware import detect
+from config.logging_format import JsonText
 from config.settings import Settings
-from flows.policies import equip, slots, submit_checked
+from flows.options import check_runner
+from flows.policies import equip, submit_checked
 from flows.progress import Progress
+from flows.run_life import Life
+from flows.runners import Ear, crew_of
 from tasks.errors import BookmillError
 from tasks.partitions import digest
 from tasks.schemas import CODE_VERSION
 from tasks.storage import remove_partials
-from tasks.work import Outcome, PartitionsFailed, Work
+from tasks.work import Outcome, PartitionsFailed
+from validation import judge_process
 
 Item = TypeVar("Item")
 MEMORY_EVERY_S = 0.5
@@ -48,42 +54,58 @@ class Run:
         self.lake, self.settings = lake.absolute(), settings
         self.run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
         self.started, self._start = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-        self.progress = Progress(settings.progress, title)
-        self.work = Work(
-            batch_rows=settings.batch_rows,
-            memory_bytes=max(settings.memory_bytes // max(settings.workers, 1) // 2, 64 << 20),
-            duckdb_threads=settings.duckdb_threads,
-            duckdb_memory_bytes=settings.duckdb_memory_bytes,
-            advance=self.progress.advance,
-            finish=self.progress.finish,
-            tell=self.told,
-            slots=lambda cpu, memory: slots(settings, cpu, memory),
-        )
+        self.progress = Progress(settings.progress, title, stream=JsonText() if settings.log_format == "json" else None)
         self.stages: list[dict[str, Any]] = []
         self.gates: list[dict[str, Any]] = []
         self.failed: dict[str, str] = {}
         self.memory: list[tuple[float, int]] = []
         self.hardware = {"workers": settings.workers, "memory_budget_bytes": settings.memory_bytes, **asdict(detect(self.lake))}
         self.log = logging.getLogger("bookmill")
+        self.life = Life(self.run_id, title, self.lake, settings)
         self._ended = threading.Event()
-        self._watch = threading.Thread(target=self._watch_memory, name="memory", daemon=True)
+        # Prefect's settings are in the context, which a new thread does not have by itself.
+        self._watch = threading.Thread(target=copy_context().run, args=(self._watch_memory,), name="memory", daemon=True)
+        self.on("threads")
+
+    def on(self, runner: str, dask_address: str = "") -> Self:
+        """Choose who works on the tasks; before the run is entered. Raises UsageError."""
+        ear = Ear(self.run_id, self.progress.advance, self.progress.finish, self.told)
+        self.crew = crew_of(check_runner(runner, dask_address), dask_address, self.settings, ear, self.lake)
+        self.hardware["runner"] = runner
+        return self
 
     def __enter__(self) -> Self:
         for path in remove_partials(self.lake) if self.lake.exists() else []:
             self.log.info("removed %s, left behind by a run that died", path)
+        if self.crew.kind == "threads":
+            judge_process.begin()
+        self.crew.__enter__()
+        self.work = self.crew.work()
         self.progress.__enter__()
         self._watch.start()
+        self.life.begin()
         return self
 
     def __exit__(self, *reason: object) -> None:
         self._ended.set()
         self._watch.join()
+        self.crew.__exit__(*reason)
         self.progress.__exit__(reason[0])
+        if isinstance(reason[1], BaseException):
+            self.ended_badly(reason[1])
+        self.life.let_go()
+
+    def ended_badly(self, fault: BaseException) -> None:
+        """Note in the run's record why it ended, and raise the alarm."""
+        refused = {str(entry["path"]): str(entry["error"]) for entry in getattr(self, "rejected", [])}
+        self.life.end(f"{fault}" or type(fault).__name__, refused | self.failed, interrupted=not isinstance(fault, Exception))
 
     def _watch_memory(self) -> None:
         process = psutil.Process()
         while True:
-            self.memory.append((round(time.perf_counter() - self._start, 2), process.memory_info().rss))
+            used = process.memory_info().rss + self.crew.memory_bytes() + judge_process.memory_bytes()
+            self.memory.append((round(time.perf_counter() - self._start, 2), used))
+            self.life.alerts.memory(self.memory[-1][1])
             if self._ended.wait(MEMORY_EVERY_S):
                 return
 
@@ -104,25 +126,27 @@ class Run:
         self, task: Task[..., Any], batches: Sequence[tuple[Any, ...]], done: Callable[[Any], bool], name: str, **arguments: Any
     ) -> list[Outcome]:
         """Submit `task` once per batch (as its argument `name`), wait, and book what came of each job. Returns the outcomes that went well."""
+        self.life.claim_items([item for batch in batches for item in batch])
         start = time.perf_counter()
         equipped = equip(task, self.settings)
         extra = arguments.pop("contents", None)
-        futures = []
+        calls = []
+        new: set[str] = set()
         for batch in batches:
             more = {"contents": extra(batch)} if extra else {}
-            label = label_of(batch)
-            futures.append(
-                submit_checked(
-                    equipped, all(done(item) for item in batch), lake=str(self.lake), **{name: batch}, **arguments, **more, label=label, run=self.work
-                )
-            )
-        outcomes = [outcome for future, batch in zip(futures, batches, strict=True) for outcome in self._result(future, batch)]
+            given = {"lake": str(self.lake), name: batch, **arguments, **more, "label": label_of(batch), "run": self.work}
+            new |= {subject_of(item) for item in batch} if not (there := all(done(item) for item in batch)) else set()
+            calls.append(partial(submit_checked, equipped, there, **given))
+        results = self.crew.gather(calls)
+        outcomes = [outcome for result, batch in zip(results, batches, strict=True) for outcome in self._outcomes(result, batch)]
         seconds = time.perf_counter() - start
         rows = sum(o.rows for o in outcomes)
         self.stages.append({"stage": task.name, "partition": "all", "seconds": round(seconds, 3), "rows": rows, "bytes": 0})
         for outcome in outcomes:
             if outcome.error:
                 self.fail(outcome.subject, task.name, outcome.error)
+            elif outcome.subject in new and not outcome.skipped:
+                self.life.alerts.set_aside(outcome.subject, outcome.value, task.name)
         return [o for o in outcomes if not o.error]
 
     def fail(self, subject: str, stage: str, error: str) -> None:
@@ -130,8 +154,7 @@ class Run:
         self.failed[subject] = error
         self.log.error("%s %s: %s", stage, subject, error)
 
-    def _result(self, future: PrefectFuture[Any], batch: Sequence[Any]) -> list[Outcome]:
-        result = future.result(raise_on_failure=False)
+    def _outcomes(self, result: Any, batch: Sequence[Any]) -> list[Outcome]:
         if isinstance(result, PartitionsFailed):
             return result.outcomes
         if isinstance(result, BaseException):

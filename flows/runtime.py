@@ -22,10 +22,11 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from config import environment
+from config.logging_format import use_json
 from config.settings import Settings
 from tasks.errors import BookmillError, UsageError
 
-LOGGERS = ("flows", "tasks", "validation", "deployments")
+LOGGERS = ("bookmill", "flows", "tasks", "validation", "deployments")
 
 _FIXED = {
     # No network call that the user did not ask for; the first two are needed both.
@@ -39,6 +40,8 @@ _FIXED = {
     # One insert per task run is the default and falls behind. The interval is cut to whole seconds: 0.5 becomes 0 and keeps a core busy (measured).
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    # A server whose database is away for a moment answers 500, which the client takes as final by itself.
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
     # Plain loggers of ours reach the log tab of the run, and stay silent about it outside of one.
     "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(LOGGERS),
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
@@ -53,7 +56,7 @@ def prepare(settings: Settings, *, api_url: str | None = None) -> str | None:
     """Set Prefect's variables for this process and its children; what the user set, by variable or Prefect profile, stays.
 
     api_url: of a Prefect server, over any other choice. Returns the URL that runs will report to, None when none is configured.
-    Raises UsageError for a URL that is none.
+    Raises UsageError for a URL that is none, or that holds a password.
     """
     chosen = environment.prefect_choices()
     wanted = _FIXED | {
@@ -68,6 +71,9 @@ def prepare(settings: Settings, *, api_url: str | None = None) -> str | None:
         logging.getLogger(name).setLevel(min(logging.INFO, logging.getLevelName(settings.log_level)))
 
     url = api_url or chosen.get("PREFECT_API_URL") or None
+    if url is not None and urlsplit(url).password is not None:
+        # Prefect repeats the URL in log lines and links of every run.
+        raise UsageError("The URL of the Prefect API holds a password; allowed: a URL without. Set PREFECT_API_AUTH_STRING to user:password instead.")
     if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
         raise UsageError(f"The Prefect API is {url!r}; allowed: a URL such as http://127.0.0.1:4200/api")
     if api_url:
@@ -82,9 +88,13 @@ class Api:
 
     def __init__(self, url: str | None, timeout_s: float, process: subprocess.Popen[bytes] | None = None, errors: IO[bytes] | None = None) -> None:
         self.url, self.private, self._timeout_s, self._process, self._errors = url, process is not None, timeout_s, process, errors
+        # Prefect's handlers exist once it is imported, which is when `ready` is called.
+        self.json_lines = False
 
     def ready(self) -> None:
         """Wait until it answers. Raises BookmillError when it does not: at once for a server of the user's, else after the timeout."""
+        if self.json_lines:
+            use_json()
         if self.url is None:
             return
         end = time.monotonic() + (self._timeout_s if self.private else 0)
@@ -134,9 +144,12 @@ def api(settings: Settings, *, api_url: str | None = None) -> Iterator[Api]:
     """
     url = prepare(settings, api_url=api_url)
     if url is not None or "prefect" in sys.modules:
-        yield Api(url, settings.prefect_start_timeout_s)
+        given = Api(url, settings.prefect_start_timeout_s)
+        given.json_lines = settings.log_format == "json"
+        yield given
         return
     server = _start(settings)
+    server.json_lines = settings.log_format == "json"
     try:
         yield server
     finally:

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,12 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import StorageError
+from tasks.owners import Owner
 from tasks.partitions import Stamp, digest
 
 # Fixed, so that the bytes of a file do not depend on batch sizes, which follow the machine's memory.
 ROW_GROUP_ROWS = 131_072
 PARTIAL = ".partial"
-_HOST = digest(socket.gethostname())[:8]
+# A partial file of another machine that nobody has written to for so long is dead: twice the longest time that a profile gives a task.
+FOREIGN_DEAD_S = 24 * 3600
 
 _REMEDY = {
     errno.ENOSPC: "The disk is full: free space or choose another --lake; finished partitions are kept, start again to resume",
@@ -135,7 +137,7 @@ def temporary_copy(path: Path, folder: str) -> Iterator[Path]:
 
 def _beside(path: Path) -> Path:
     """A name no one else uses, which says which process of which machine writes it."""
-    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}")
+    return path.with_name(f".{path.name}.{Owner.me().text}-{uuid.uuid4().hex[:8]}{PARTIAL}")
 
 
 def _drop(path: Path) -> None:
@@ -275,29 +277,31 @@ def contents(lake: Path, paths: Iterable[str]) -> str:
 
 
 def remove_partials(root: Path) -> list[Path]:
-    """Delete what writers of this machine that no longer live left behind; returns what was deleted. Other machines' files are left alone."""
+    """Delete what writers that no longer live left behind; returns what was deleted.
+
+    Files of this machine go when their process is gone; those of another machine, container or boot when they are a day old, since nothing
+    here can tell whether their process lives. A file that another cleaner took first is passed over.
+    """
     removed = []
     for path in root.rglob(f".*{PARTIAL}"):
-        process, alive = partial_owner(path.name)
-        if process is not None and not alive:
-            path.unlink(missing_ok=True)
-            removed.append(path)
+        owner = _owner(path.name)
+        alive = owner.alive if owner else None
+        try:
+            if alive or (alive is None and time.time() - path.stat().st_mtime < FOREIGN_DEAD_S):
+                continue
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        removed.append(path)
     return removed
 
 
 def partial_owner(name: str) -> tuple[int | None, bool]:
-    """(process that writes a partial file of this name, whether it lives); (None, False) for one of another machine."""
-    owner = name.removesuffix(PARTIAL).rsplit(".", 1)[-1].split("-")
-    if len(owner) != 3 or owner[0] != _HOST or not owner[1].isdigit():
-        return None, False
-    return int(owner[1]), _alive(int(owner[1]))
+    """(process that writes a partial file of this name, whether it lives); (None, False) where this machine cannot say."""
+    owner = _owner(name)
+    alive = owner.alive if owner else None
+    return (None, False) if owner is None or alive is None else (owner.pid, alive)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _owner(name: str) -> Owner | None:
+    return Owner.parse(name.removesuffix(PARTIAL).rsplit(".", 1)[-1].rpartition("-")[0])

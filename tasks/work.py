@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from config.logging_format import place
 from tasks.errors import BookmillError
 
 Job = TypeVar("Job")
@@ -76,12 +77,13 @@ def run_each(
 ) -> list[Outcome]:  # fmt: skip
     """Run body(job) -> (value, rows, skipped) for each job. Raises PartitionsFailed at the end when any failed; a passing fault at once.
 
-    tell: called with each outcome as soon as it is known."""
+    tell: called with each outcome as soon as it is known. What body logs carries the subject as partition."""
     outcomes: list[Outcome] = []
     for job in jobs:
         start = time.perf_counter()
         try:
-            value, rows, skipped = body(job)
+            with place(partition=subject(job)):
+                value, rows, skipped = body(job)
             outcomes.append(Outcome(subject(job), time.perf_counter() - start, rows, skipped, value))
         except BookmillError as fault:
             if fault.transient:

@@ -5,22 +5,25 @@ below the minimum pass. Counts of the profile are exact, and one validation cove
 16 of them take 0.05 s, as column-between expectations 0.25 s, and their result names the files.
 
 Great Expectations is not thread-safe (a shared context gave 37-40 wrong verdicts of 80, silently): one lock around all of it. It imports
-in 6 to 9 s: only inside the functions.
+in 2 to 9 s: only inside the functions, and where it was begun in a process of its own (judge_process.py), while the caller does other things.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from validation import judge_process
 from validation.profile import FileProfile
 from validation.quiet import great_expectations
 from validation.rules import Consequence, Rule
 
 LOCK = threading.Lock()
+_log = logging.getLogger(__name__)
 _SEVERITY: dict[Consequence, str] = {"block": "critical", "quarantine": "warning", "warn": "info"}
 
 
@@ -29,8 +32,9 @@ def judge(suite: str, rules: Sequence[Rule], profiles: Sequence[FileProfile]) ->
 
     Raises RuntimeError when an expectation could not be evaluated, which is a fault of the gate and not of the data.
     """
+    table = _profile_table(rules, profiles)
     with LOCK:
-        result = _validate(suite, rules, _profile_table(rules, profiles))
+        result = _elsewhere(suite, rules, table) or validate(suite, rules, table)
     by_name = {item["expectation_config"]["meta"]["name"]: item for item in result["results"]}
     broken = [name for name, item in by_name.items() if item["exception_info"].get("raised_exception")]
     if broken or set(by_name) != {rule.name for rule in rules}:
@@ -49,7 +53,21 @@ def _profile_table(rules: Sequence[Rule], profiles: Sequence[FileProfile]) -> pa
     return pa.table(columns)
 
 
-def _validate(suite: str, rules: Sequence[Rule], table: pa.Table) -> dict[str, Any]:
+def _elsewhere(suite: str, rules: Sequence[Rule], table: pa.Table) -> dict[str, Any] | None:
+    """The result of the process that `judge_process.begin` started; None where there is none, or where it was lost: then it is judged here."""
+    process = judge_process.current()
+    if process is None:
+        return None
+    try:
+        return process.validate(suite, rules, table)
+    except judge_process.JudgeLost as fault:
+        _log.warning("The process that runs Great Expectations is gone (%s); going on without it", fault)
+        judge_process.end()
+        return None
+
+
+def validate(suite: str, rules: Sequence[Rule], table: pa.Table) -> dict[str, Any]:
+    """Great Expectations' result on a profile table, in this process."""
     gx = great_expectations()
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations import UnexpectedRowsExpectation

@@ -131,16 +131,19 @@ def _stages(lake: Path, partition: Partition) -> Iterable[_Line]:
 
 
 def _decode(files: list[Path]) -> _Line:
-    rows_in = rows_out = quarantined = 0
+    rows_in = rows_out = quarantined = replayed = 0
     filtered: dict[str, int] = {}
     for file in files:
         facts = read_facts(file)
         rows_in += int(facts.get("rows_in", 0))
         rows_out += int(facts.get("rows_out", _rows(file)))
         quarantined += int(facts.get("quarantined", 0))
+        replayed += int(facts.get("replayed", 0))
         for reason, count in dict(facts.get("filtered", {})).items():
             filtered[reason] = filtered.get(reason, 0) + int(count)
     counts = {"files": len(files), "filtered": filtered, "file_rows": sum(map(_rows, files)), "file_rows_expected": rows_out}
+    if replayed:  # of rows_out: rows that were in quarantine and came back mended
+        counts["replayed"] = replayed
     return "decode", rows_in, rows_out, sum(filtered.values()), quarantined, counts
 
 

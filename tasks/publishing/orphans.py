@@ -1,6 +1,6 @@
-"""What lies in a lake, and what in it belongs to nothing any more: partial files, orphans, events of a source that was replaced; and their removal.
+"""What lies in a lake, and what in it belongs to nothing any more: partial files, orphans, events of a source that was replaced.
 
-Knows layers by name, path and footer, never the code that makes them. Whether the files fit each other is in doctor.py.
+Knows layers by name, path and footer, never the code that makes them. Whether the files fit each other is in doctor.py; what goes, in cleaning.py.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from tasks.errors import StorageError
 from tasks.partitions import Partition
 from tasks.schemas import CODE_VERSION
-from tasks.storage import PARTIAL, partial_owner, storage_error
+from tasks.storage import PARTIAL, partial_owner
 
 PICTURES = (".png", ".html")
 _OWN = ("reports", "runs")  # folders of files that are no layers
-_ACCOUNTS = ("sources", "quarantine")  # one file a source, not a partition
+ACCOUNTS = ("sources", "quarantine")  # one file a source, not a partition
 _FOOTER = ("inputs", "recipe", "code", "rows", "facts")
 # Facts of a heatmap are its axes: they are not needed here, and large.
 _WITH_FACTS = ("events", "bbo", "depth-bbo", "cbbo", "sources")
@@ -116,7 +116,7 @@ def _note(stock: Stock, path: Path, deep: bool) -> None:
         stock.pictures.append(text)
     elif path.suffix == ".parquet":
         partition = None
-        if layer not in _ACCOUNTS:
+        if layer not in ACCOUNTS:
             with suppress(KeyError, ValueError, IndexError):
                 partition = Partition.of_path(path)
         footer, facts = _read(stock, text, layer, deep)
@@ -139,7 +139,7 @@ def _read(stock: Stock, path: str, layer: str, deep: bool) -> tuple[dict[str, st
     try:
         metadata = pq.read_metadata(stock.lake / path)
         raw = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in (metadata.metadata or {}).items()}
-        if deep or layer in _ACCOUNTS:  # accounts are read later on, and small
+        if deep or layer in ACCOUNTS:  # accounts are read later on, and small
             _read_rows(stock.lake / path, metadata.num_rows)
     except (OSError, pa.ArrowException) as fault:
         tell("unreadable", f"Cannot be read as Parquet: {str(fault).splitlines()[0].rstrip('.')}.")
@@ -260,38 +260,3 @@ def _replaced(stock: Stock, partition: Partition, layers: dict[str, list[LakeFil
 def _overlap(one: LakeFile, other: LakeFile) -> bool:
     first, last = ("first_ts_recv", "last_ts_recv")
     return bool(one.facts[first] <= other.facts[last] and other.facts[first] <= one.facts[last])
-
-
-def clean(lake: Path, *, dry_run: bool = False, orphans: bool = False, old_events: bool = False) -> tuple[list[tuple[str, int]], str]:
-    """Remove partial files of dead processes and pictures without their grid; with orphans all that its events are gone of, with old_events the
-    events that a newer source replaced.
-
-    dry_run: remove nothing. Returns ((path relative to the lake, bytes) of each, why something was kept or ""). While a run writes to the lake only
-    partial files go. What links lead to outside of the lake stays. Raises StorageError.
-    """
-    stock = take_stock(lake)
-    partials, kept = list(find_partials(stock)), ""
-    # Events may have been deleted to save space, and the books not: those are taken only where that is said.
-    loose = [finding for finding in find_orphans(stock) if orphans or finding.path.endswith(PICTURES)]
-    found = [*partials, *loose, *(find_old_events(stock) if old_events else ())]
-    if any(not finding.wrong for finding in partials):
-        found, kept = partials, "A run is writing to this lake: only partial files were looked at. Start again when it has ended."
-    removed = []
-    for name in dict.fromkeys(name for finding in found for name in finding.remove):
-        path = lake / name
-        if not path.parent.resolve().is_relative_to(lake.resolve()):
-            kept = "What lies behind a link out of the lake was kept: clean there by hand."
-            continue
-        try:
-            removed.append((name, path.lstat().st_size))
-            if not dry_run:
-                path.unlink()
-        except FileNotFoundError:
-            continue
-        except OSError as fault:
-            raise storage_error(path, fault) from fault
-        if not dry_run and "=" in path.parent.name and path.relative_to(lake).parts[0] not in _ACCOUNTS:
-            with suppress(OSError):  # not empty
-                path.parent.rmdir()
-                path.parent.parent.rmdir()
-    return removed, kept

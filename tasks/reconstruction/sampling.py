@@ -33,6 +33,7 @@ from tasks.reconstruction.sample_kernels import (
     Windows,
     first_grid_time,
     grid_until,
+    run_on,
 )
 from tasks.schemas import F_SNAPSHOT, NO_BOOK, UNDEF_PRICE, VALID
 
@@ -133,8 +134,8 @@ class Sampling:
         if clock_name == "ts_event":
             # ts_event in a snapshot is the age of the order, not a time at which the book was so.
             clock = np.where(columns["flags"] & F_SNAPSHOT, columns["ts_recv"], clock)
-        running = np.maximum.accumulate(clock)
-        np.maximum(running, self.clock[T_NOW], out=running)
+        running = np.empty(len(clock), np.int64)
+        run_on(np.ascontiguousarray(clock), int(self.clock[T_NOW]), running)
         if self.windows is None:
             self._set_windows([(int(running[0]), NEVER)])
         if self.clock[T_SINCE] < 0:

@@ -72,7 +72,7 @@ def scan_depth(
             " that was asked for" if pairs or dates else ""
         )
         rejected = [Rejected(str(given), EmptySource(given, what, remedy="Check the path, the pairs and the dates")) for given in sources]
-    kept, covered = _deepest(files)
+    kept, covered = deepest(files)
     return DepthInventory(tuple(kept[: limit or None]), tuple(rejected), tuple(covered))
 
 
@@ -159,7 +159,7 @@ def _tardis(path: Path, dataset: str) -> list[DepthSource]:
     return [DepthSource(file, kind, 1 if kind == "tardis-quotes" else found.depth) for file in files]
 
 
-def _deepest(files: list[DepthSource]) -> tuple[list[DepthSource], list[Covered]]:
+def deepest(files: list[DepthSource]) -> tuple[list[DepthSource], list[Covered]]:
     """One source for each pair and day: the deepest, and of equally deep ones the one with the pair in its name, else the first by path."""
     kept: dict[object, DepthSource] = {}
     covered = []

@@ -169,7 +169,7 @@ def test_limits_are_made_once_resized_and_taken_by_tasks(prefect_api, settings, 
     from deployments.bootstrap import bootstrap
 
     monkeypatch.setattr(policies, "_limits", {})
-    assert [line.split(" ")[0] for line in bootstrap(settings)] == ["created"] * 3
+    assert [line.split(" ")[0] for line in bootstrap(settings)] == ["created"] * 4
     again = bootstrap(settings)
     assert again[0] == "the global concurrency limit bookmill-cpu has 2 slots already"
     assert "there already" in again[2]

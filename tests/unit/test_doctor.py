@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ from tasks.aggregation.consolidated import consolidate
 from tasks.aggregation.depth_aggregate import DepthAggregates, aggregate_depth
 from tasks.depth_recipe import DepthRecipe
 from tasks.errors import StorageError
+from tasks.locks import PARTITION, Claims
 from tasks.partitions import MboRecipe, Partition, Stamp
 from tasks.publishing import ledger
+from tasks.publishing.cleaning import clean
 from tasks.publishing.doctor import examine
 from tasks.publishing.draw import draw
-from tasks.publishing.orphans import clean
 from tasks.reconstruction.certify import certify, day_before
 from tasks.reconstruction.depth_build import build_depth
 from tasks.reconstruction.depth_certificate import certify_depth
@@ -275,7 +278,7 @@ def test_what_a_depth_feed_left_behind_is_an_orphan(depth_lake, made_depth):
     clean(depth_lake)
     assert files(depth_lake) != []
     clean(depth_lake, orphans=True)
-    assert files(depth_lake) == []
+    assert files(depth_lake) == ["runs/lock"]
 
 
 def test_a_picture_without_its_grid_is_an_orphan(lake, day):
@@ -375,6 +378,28 @@ def test_a_consolidated_touch_belongs_to_the_books_of_its_publishers(tmp_path):
     shutil.rmtree(lake / "bbo")
     assert ("orphan", path) in wrong(lake)
     assert path in [name for name, _ in clean(lake, orphans=True)[0]]
+
+
+def test_cleaning_waits_for_a_run_on_what_would_go_and_leaves_what_that_made_anew(lake, day):
+    events, told, removed = lake / "events", [], []
+    aside = lake.parent / "aside"
+    shutil.move(events, aside)
+    books = [name for name, _ in clean(lake, dry_run=True, orphans=True)[0]]
+    assert day.path("bbo") in books
+    with Claims(lake) as run:
+        run.claim(PARTITION, [str(day)])
+        thread = threading.Thread(target=lambda: removed.extend(clean(lake, orphans=True, tell=told.append)[0]), daemon=True)
+        thread.start()
+        limit = time.monotonic() + 30
+        while not told and time.monotonic() < limit:
+            time.sleep(0.05)
+        assert told == [f"another run works on {day}: waiting until it ends"] or f"another run works on {day} and" in told[0]
+        assert all((lake / name).exists() for name in books)
+        shutil.move(aside, events)  # what the run was at
+    thread.join(30)
+    assert not thread.is_alive()
+    assert removed == []
+    assert all((lake / name).exists() for name in books)
 
 
 def test_layers_behind_a_link_are_looked_at_and_never_touched(lake, day, tmp_path):

@@ -54,6 +54,15 @@ def make_lake(lake, **changes):
     put(lake, OTHER, "events", 9, {"rows_in": 9, "rows_out": 9, "filtered": {}, "quarantined": 0}, source="aaaaaaaaaa")
 
 
+def test_rows_that_came_back_mended_are_counted_beside_and_not_twice(tmp_path):
+    make_lake(tmp_path, first={"replayed": 5}, second={"replayed": 2})
+    table = ledger.collect(tmp_path, [DAY, OTHER])
+    counts = {(r["instrument_id"], r["stage"]): json.loads(r["counts"]) for r in table.to_pylist()}
+    assert counts[DAY.instrument_id, "decode"]["replayed"] == 7
+    assert "replayed" not in counts[OTHER.instrument_id, "decode"]
+    assert ledger.check(table) == []
+
+
 def test_the_ledger_adds_up_the_footers_of_a_partitions_own_files_only(tmp_path):
     make_lake(tmp_path)
     table = ledger.collect(tmp_path, [DAY])
