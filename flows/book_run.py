@@ -160,7 +160,8 @@ class BookRun(Run, Generic[J]):
             create_markdown_artifact(key=f"bookmill-heatmap-{number + 1}", markdown=picture_markdown(*entry), description="Heatmap")
         if facts.certificates:
             create_table_artifact(key="bookmill-certificates", table=certificate_rows(facts), description="Books against their truth")
-        create_link_artifact(key="bookmill-report", link=Path(path).as_uri(), link_text="HTML report", description="Report of the run")
+        # Browsers follow no file link from a page of a server: the text says where the file is.
+        create_link_artifact(key="bookmill-report", link=Path(path).as_uri(), link_text=str(path), description="HTML report, where the run worked")
         self.life.alerts.stale(self.books)
         summary = {**facts.to_json(), "report": path, "lake": str(self.lake), "peak_rss_bytes": max((b for _, b in self.memory), default=0)}
         if self.failed or self.rejected:
