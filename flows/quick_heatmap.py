@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,13 +18,14 @@ from tasks.ahead import ahead
 from tasks.errors import CorruptSource, EmptySource, UsageError
 from tasks.heatmap_grid import HeatmapGrid
 from tasks.partitions import SourceFile
-from tasks.reconstruction.quick_heat import QuickHeat
+from tasks.reconstruction.quick_heat import QuickHeat, Trades
 from tasks.scanning import formats
 from tasks.scanning.batches import RawBatch, Reader
 from tasks.scanning.check_kernels import REASONS, check_rows
+from tasks.scanning.quick_check_kernels import is_clean
 from tasks.scanning.readers import open_reader
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 16_384  # half of the second level cache; more rows are no faster and take more memory
 CLOCKS = ("ts_recv", "ts_event")
 _MOST = 16_384  # columns or bins: more than any screen shows, and memory follows their product
 _NO_MARKS = np.zeros(0, np.int64)
@@ -36,15 +36,16 @@ _BOOK = ("ts_event", "ts_recv", "action", "side", "price", "size", "order_id", "
 class QuickPicture:
     """A heatmap grid made in one pass, and the account of the rows behind it: painted + bad + left_out = all that were read.
 
-    trades: (time ns, price, size, side code); painted: rows of the book shown; bad: reason -> rows that could not be used; left_out: symbol ->
-    rows of other books; status, reason: of the book at the end; fault: where the file broke, None when it was whole; seconds: to make the grid.
+    trades: (time ns, price, size, side code), None before the end; painted: rows of the book shown; bad: reason -> rows that could not be used;
+    left_out: symbol -> rows of other books; status: with its reason, of the book at the end; fault: where the file broke, None when it was whole;
+    seconds: to make the grid.
     """
 
     source: SourceFile
     symbol: str
     clock: str
     grid: HeatmapGrid | None = None
-    trades: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] = field(default_factory=lambda: QuickHeat(1, 1).trades())
+    trades: Trades | None = None
     painted: int = 0
     bad: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -74,14 +75,14 @@ def quick_heatmap(
     if clock not in CLOCKS:
         raise UsageError(f"clock is {clock!r}; allowed: {', '.join(CLOCKS)}")
     source = _describe(Path(path), symbol)
-    reader, span, expected_end = _open(source, clock)
+    source, reader, span, expected_end = _open(source, clock)
     try:
         heat = QuickHeat(
             width, height, clock=clock, span=span, expected_end=expected_end, starts_empty=starts_empty, halts=source.format == formats.ITCH,
             batch_rows=BATCH_ROWS,
         )  # fmt: skip
-        picture = QuickPicture(source, symbol, clock)
-        _Run(reader, heat, picture, symbol if not source.symbols or source.format == formats.DBN else "").all()
+        picture = QuickPicture(source, source.symbols[0] if source.symbols else symbol, clock)
+        _Run(reader, heat, picture, "" if source.symbols else symbol).all()
     finally:
         reader.close()
     picture.grid, picture.trades, picture.status = heat.finish(), heat.trades(), heat.status
@@ -92,6 +93,7 @@ def quick_heatmap(
 def draw_picture(picture: QuickPicture, png: Path | None, html: Path | None) -> None:
     """Draw a picture that has a grid as PNG, as HTML, or both, as those of a lake are. Raises StorageError."""
     assert picture.grid is not None
+    assert picture.trades is not None
     date = str(np.datetime64(int(picture.grid.time_edges[0]), "ns").astype("datetime64[D]"))
     title = f"{picture.symbol}  {date}  {picture.source.dataset}"
     if png is not None:
@@ -105,7 +107,7 @@ def draw_picture(picture: QuickPicture, png: Path | None, html: Path | None) -> 
 
 
 def _describe(path: Path, symbol: str) -> SourceFile:
-    """The source, without the fingerprint that only a lake needs: hashing costs as much as half the replay. Symbols: what it is called, if it says none."""
+    """The source, without the fingerprint that only a lake needs: hashing costs half of what the replay does. symbols: its name, if it says none."""
     if not path.is_file():
         raise UsageError(f"{path} is not a file; give one order-by-order file. For folders and patterns there is `bookmill run mbo`")
     found = formats.identify(path)
@@ -125,21 +127,22 @@ def _describe(path: Path, symbol: str) -> SourceFile:
     return SourceFile(str(path), found[0].format, dataset, "", stat.st_size, stat.st_mtime_ns, stat.st_ino, dates=dates, symbols=names)
 
 
-def _open(source: SourceFile, clock: str) -> tuple[Reader, tuple[int, int] | None, int | None]:
-    """(reader, first and last time where known exactly, the time by which the data should have ended where told)."""
+def _open(source: SourceFile, clock: str) -> tuple[SourceFile, Reader, tuple[int, int] | None, int | None]:
+    """(source with its dataset, reader, first and last time where known exactly, the time by which the data should have ended where told)."""
     if source.format == formats.DBN:
         from tasks.scanning.quick_dbn import DbnViews
 
         reader = DbnViews(source)
         end = reader.header.metadata.end
-        return reader, reader.span() if clock == "ts_recv" else None, int(end) if end and end < 2**63 else None
+        source = replace(source, dataset=reader.header.dataset or source.dataset)
+        return source, reader, reader.span() if clock == "ts_recv" else None, int(end) if end and end < 2**63 else None
     span = None
     if source.format in (formats.DATABENTO_PARQUET, formats.SEVEN_COLUMN_PARQUET):
         from tasks.scanning.quick_parquet import time_span
 
         if source.format == formats.SEVEN_COLUMN_PARQUET or clock == "ts_recv":  # of a snapshot, ts_event lies before the file
             span = time_span(Path(source.path), "ts_event" if source.format == formats.SEVEN_COLUMN_PARQUET else clock)
-    return open_reader(source), span, None
+    return source, open_reader(source), span, None
 
 
 class _Run:
@@ -154,8 +157,8 @@ class _Run:
         """Read to the end, or to where the file breaks."""
         batches = self._batches()
         try:
-            for batch in batches:
-                self._take(batch)
+            for batch, clean in batches:
+                self._take(batch, clean)
         except CorruptSource as fault:
             if not self._picture.rows:
                 raise
@@ -168,12 +171,11 @@ class _Run:
             met = ", ".join(sorted(self._reader.symbols)[:20])
             raise UsageError(f"symbol {self._wanted!r} is not in {self._picture.source.path}; it has {met or 'no usable rows'}")
 
-    def _batches(self) -> Any:
-        if isinstance(self._heat, QuickHeat) and self._picture.source.format == formats.DBN:
-            return _closing(self._reader.batches(BATCH_ROWS))  # decompressed ahead in a thread already
-        return ahead(_closing(self._reader.batches(BATCH_ROWS)), 2, "read")
+    def _batches(self) -> Generator[tuple[RawBatch, bool], None, None]:
+        """(batch, whether all its rows are surely good), looked through in a thread while the one before is painted."""
+        return ahead(_looked_through(self._reader.batches(BATCH_ROWS)), 1, "look")
 
-    def _take(self, batch: RawBatch) -> None:
+    def _take(self, batch: RawBatch, clean: bool) -> None:
         columns, n = batch.columns, len(batch)
         places = [bad.before for bad in batch.bad if self._key is None or bad.symbol_code in (-1, self._key[0])]
         for bad in batch.bad:
@@ -192,7 +194,8 @@ class _Run:
         if ours is not None and not ours.all():
             self._leave_out(batch, ~ours)
             columns, places = _keep(columns, ours, places)
-        columns, places = self._check(columns, places)
+        if not clean:
+            columns, places = self._check(columns, places)
         self._picture.painted += len(columns["price"])
         self._heat.feed(columns, np.array(places, np.int64) if places else _NO_MARKS)
 
@@ -219,7 +222,7 @@ class _Run:
     def _check(self, columns: dict[str, np.ndarray], places: list[int]) -> tuple[dict[str, np.ndarray], list[int]]:
         n = len(columns["price"])
         names = ("ts_event", "ts_recv", "action", "side", "price", "size", "flags")
-        if not check_rows(*(columns[name] for name in names), self._reason[:n]):
+        if not check_rows(*(columns[name] for name in names), self._reason[:n]):  # type: ignore[call-arg]
             return columns, places
         reason = self._reason[:n].copy()
         for code, count in zip(*(a.tolist() for a in np.unique(reason[reason != 0], return_counts=True)), strict=True):
@@ -228,8 +231,10 @@ class _Run:
         return _keep(columns, reason == 0, sorted([*places, *found.tolist()]))
 
 
-def _closing(batches: Iterator[RawBatch]) -> Any:
-    yield from batches
+def _looked_through(batches: Iterator[RawBatch]) -> Generator[tuple[RawBatch, bool], None, None]:
+    for batch in batches:
+        columns = batch.columns
+        yield batch, bool(is_clean(*(columns[name] for name in ("ts_event", "ts_recv", "action", "side", "price", "size"))))
 
 
 def _constant(codes: np.ndarray) -> bool:
