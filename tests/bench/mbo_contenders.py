@@ -1,152 +1,44 @@
 """What the market-by-order benchmark measures of ours, and the floors: each a call that is prepared before its clock starts.
 
-Others' programs are in mbo_peers.py, the stages as the flow calls them in stages.py; how they are started and shown is in mbo.py.
+A new one is a function from Files to a call, and a line in CONTENDERS; a target that speaks of it goes into mbo_targets.py. Others' programs
+are in mbo_peers.py, the stages as the flow calls them in stages.py, whole runs in mbo_flow.py; how all are started and shown is in mbo.py.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.bench.mbo_flow import WARM_RECORDS, session
-from tests.bench.measure import decompress
+from tests.bench import mbo_floors as floors
+from tests.bench.mbo_flow import WARM_RECORDS
+from tests.bench.mbo_many import decode_and_rebuild
+from tests.bench.mbo_replays import file_to_touch, replay, states_written
+from tests.bench.mbo_session import MOST_SYMBOLS, Call, Contender, Files, Found
 from tests.bench.stages import FLOOR, STAGES, Place
 
-BLOCK_BYTES = 1 << 26  # of the copy: larger than any cache
-HEAT_COLUMNS, HEAT_ROWS, HEAT_TICK = 1600, 1000, 250_000_000
-WRITE_GROUPS = 4
-Found = dict[str, Any] | None  # values that must be those of the truth
-Prepare = Callable[["Files"], Callable[[], Any]]
+REPLAY = "replay alone"
+IN_C = "the same replay in C, ladder known in advance"
+STATES = "every ten-level state written and synced"
+TO_TOUCH = ".dbn.zst to book and touch"
+PICTURE, PICTURE_OF_SEVEN = ".dbn.zst to heatmap PNG", "seven columns to heatmap PNG"
+ONE_SYMBOL = "one symbol, decode + rebuild"
+MANY, MANY_BY_TWO = (f"up to {MOST_SYMBOLS:,} symbols, decode + rebuild, {n} at a time" for n in ("one", "two"))
 
 
-@dataclass(frozen=True)
-class Contender:
-    """group: floor, ours or peer; needs: the stage that must be in the lake, "" for none; package: import name that must be installed;
-    prefix: records that it takes at most, its times scaled up to all (0: takes all)."""
-
-    group: str
-    prepare: Prepare
-    needs: str = ""
-    package: str = "tasks"
-    prefix: int = 0
-
-
-class Files:
-    """The session in its formats, its truth, and the lake with the stages done so far."""
-
-    def __init__(self, folder: Path, records: int, lake: Path) -> None:
-        self.folder, self.records, self.lake = folder, records, lake
-
-    @cached_property
-    def source(self) -> Path:
-        """`.dbn.zst`, which is the reference of all ratios."""
-        return session(self.folder, self.records)
-
-    @cached_property
-    def full(self) -> Path:
-        """Parquet with all columns of the vendor."""
-        return session(self.folder, self.records, "parquet")
-
-    @cached_property
-    def seven(self) -> Path:
-        """Parquet with seven columns."""
-        return session(self.folder, self.records, "seven-parquet")
-
-    @cached_property
-    def place(self) -> Place:
-        """Source and lake as the stages take them."""
-        return Place(self.source, self.lake)
-
-    @property
-    def events(self) -> Path:
-        """The one events file."""
-        return self.lake / self.place.part.path
-
-    @cached_property
-    def truth(self) -> dict[str, Any]:
-        """The generator's facts, those of its one book under the names that a replay gives them."""
-        facts = json.loads(self.source.with_name(self.source.name + ".facts.json").read_text(encoding="utf-8"))
-        (book,) = facts["books"]
-        touch = {f"best_{side}": [book[f"{side}_px"], book[f"{side}_sz"]] for side in ("bid", "ask")}
-        return {**{name: facts[name] for name in ("records", "event_ends", "volume")}, "orders": book["live_orders"], **touch}
-
-
-def _floor(files: Files) -> Callable[[], Found]:
-    path = files.source
-
-    def call() -> Found:
-        assert decompress(path) > 56 * files.records, "bytes are missing"
-        return None
-
-    return call
-
-
-def _copy(files: Files) -> Callable[[], Found]:
-    """As many bytes as the records have, block by block from one array to another."""
-    import numpy as np
-
-    size = 56 * files.records
-    here, there = (np.full(min(BLOCK_BYTES, size), value, np.uint8) for value in (1, 2))  # written to, so that the copy meets no new page
-
-    def call() -> Found:
-        for at in range(0, size, BLOCK_BYTES):
-            count = min(BLOCK_BYTES, size - at)
-            np.copyto(there[:count], here[:count])
-        return None
-
-    return call
-
-
-def _parquet(files: Files, layout: str) -> Callable[[], Found]:
-    import pyarrow.parquet as pq
-
-    path = getattr(files, layout)
-    return lambda: {"records": sum(batch.num_rows for batch in pq.ParquetFile(path).iter_batches())}
-
-
-def _write(files: Files) -> Callable[[], Found]:
-    """As many rows of each book layer as a rebuild writes, from a few of its row groups again and again: no more than those are in memory."""
-    import numpy as np
-    import pyarrow.parquet as pq
-
-    from tasks.reconstruction.layer_writer import WIDE_GROUP_ROWS, layer_names
-    from tasks.storage import ParquetSink
-
-    names, layers = layer_names(files.place.recipe), []
-    for kind in ("rows", "grid", "trades", "bbo"):
-        file = pq.ParquetFile(files.lake / files.place.part.partition.path(names[kind]))
-        chosen = np.unique(np.linspace(0, file.num_row_groups - 1, min(WRITE_GROUPS, file.num_row_groups)).astype(int))
-        layers.append((kind, file.schema_arrow, file.metadata.num_rows, [file.read_row_group(int(group)) for group in chosen]))
-
-    def call() -> Found:
-        with tempfile.TemporaryDirectory(prefix="write-", dir=files.folder) as folder:
-            for kind, schema, rows, groups in layers:
-                dictionary = [name for name in ("symbol", "status", "reason", "side", "side_method") if name in schema.names]
-                with ParquetSink(Path(folder) / kind, schema, dictionary=dictionary, row_group_rows=WIDE_GROUP_ROWS) as sink:
-                    while sink.rows < rows:
-                        for group in groups:
-                            sink.write(group.slice(0, rows - sink.rows))
-        return None
-
-    return call
-
-
-def _stage(files: Files, name: str) -> Callable[[], Found]:
+def _stage(files: Files, name: str) -> Call:
     call = STAGES[name](files.place)
 
     def run() -> Found:
-        call()
-        return None
+        done: Any = call()
+        reports = done if isinstance(done, list) else [done]
+        return Found(facts={"rows": sum(report.rows for report in reports)} if name.startswith("gate") else {})
 
     return run
 
 
-def _decode(files: Files, layout: str) -> Callable[[], Found]:
+def _decode(files: Files, layout: str) -> Call:
     """Decode with a filter that looks at each row and keeps it, into a lake of its own."""
     from tasks.partitions import EventFilter, MboRecipe
     from tasks.scanning.decode import decode
@@ -155,7 +47,7 @@ def _decode(files: Files, layout: str) -> Callable[[], Found]:
 
     def call(of: Files) -> Found:
         with tempfile.TemporaryDirectory(prefix="lake-", dir=files.folder) as lake:
-            return {"records": decode(file[of], Path(lake), recipe).rows_out}
+            return Found({"records": decode(file[of], Path(lake), recipe).rows_out})
 
     small = Files(files.folder, WARM_RECORDS, files.lake)
     file = {of: Place(getattr(of, layout), of.lake).file for of in (small, files)}
@@ -163,84 +55,66 @@ def _decode(files: Files, layout: str) -> Callable[[], Found]:
     return lambda: call(files)
 
 
-def batches(files: Files) -> list[dict[str, Any]]:
-    """The event columns that a rebuild reads, all of them in memory, in the batches that it takes."""
-    from tasks.events_file import read_events
-    from tasks.reconstruction.rebuild import COLUMNS, REPLAY_ROWS
+def _picture(files: Files, layout: str) -> Call:
+    """The file to a PNG in one pass, as `bookmill heatmap` draws it, without its start."""
+    from deployments.heatmap import write_heatmap
 
-    return list(read_events(files.events, COLUMNS, REPLAY_ROWS))
+    def run(of: Files) -> Found:
+        with tempfile.TemporaryDirectory(prefix="picture-", dir=files.folder) as folder:
+            png = Path(folder) / "heat.png"
+            code = write_heatmap(getattr(of, layout), png, False, "", 1600, 1000, "ts_recv", False)
+            assert code == 0, f"exit code {code}"
+            assert png.read_bytes().startswith(b"\x89PNG")
+        return Found()
 
-
-def _replay(files: Files, depth: int, rows: bool = True, heat: bool = False) -> Callable[[], Found]:
-    """Columns to samples, without files: the samples are overwritten by the next batch."""
-    from tasks.reconstruction.rebuild import REPLAY_ROWS
-    from tasks.reconstruction.replay import Replay
-
-    events = batches(files)
-
-    def run(columns: Iterator[dict[str, Any]]) -> Found:
-        replay = Replay(depth=depth, windows=None if rows else [], batch_rows=REPLAY_ROWS)
-        for batch in columns:
-            for _ in replay.feed(batch):
-                pass
-        for _ in replay.finish():
-            pass
-        end = replay.end_facts()
-        return {"event_ends": replay.counters()["event_ends"], **{name: end[name] for name in ("orders", "best_bid", "best_ask")}}
-
-    def call(columns: list[dict[str, Any]]) -> Found:
-        if heat:
-            _heat(columns, files.truth["best_bid"][0])
-        return run(iter(columns))
-
-    call(events[:1])  # kernels compiled and loaded
-    return lambda: call(events)
+    run(Files(files.folder, WARM_RECORDS, files.lake))  # kernels compiled and loaded
+    return lambda: run(files)
 
 
-def _heat(events: list[dict[str, Any]], middle: int) -> None:
-    """The pass of the heatmap: resting size by time and price, weighted by time, one tick a row, over all records."""
+def _filter(files: Files) -> Call:
+    """Every question of the filter asked of every record (symbol, publisher, time, hours), columns in memory; all of them pass."""
     import numpy as np
 
-    from tasks.reconstruction.heat_kernels import accumulate, price_rows, settle_all, time_positions
-    from tasks.reconstruction.rebuild import REPLAY_ROWS
-    from tasks.reconstruction.replay import Batch, OrderBook
+    from tasks.events_file import read_events
+    from tasks.filtering.predicate import RowFilter
+    from tasks.partitions import EventFilter
 
-    book, rank, marks = OrderBook(), np.zeros(REPLAY_ROWS, np.int32), np.zeros(0, np.int64)
-    plane, held, since = np.zeros((2, HEAT_ROWS, HEAT_COLUMNS)), np.zeros((2, HEAT_ROWS)), np.zeros((2, HEAT_ROWS))
-    x, row_of = np.zeros(REPLAY_ROWS), np.zeros(0, np.int32)
-    low, now = middle - HEAT_ROWS // 2 * HEAT_TICK - HEAT_TICK // 2, 0
-    first, last = int(events[0]["ts_recv"][0]), int(events[-1]["ts_recv"][-1])
-    for columns in events:
-        n = len(columns["price"])
-        clock = np.maximum(np.maximum.accumulate(columns["ts_recv"]), now)
-        now = int(clock[-1])
-        book.ranks(columns["price"], rank[:n])
-        named = {name: columns[name] for name in ("action", "side", "flags", "size", "order_id", "sequence")}
-        batch, at = Batch(rank=rank[:n], clock=clock, marks=marks, **named), 0
-        time_positions(clock, columns["flags"], first, HEAT_COLUMNS / max(last - first, 1), x[:n])
-        if len(row_of) != len(book.arrays.prices):
-            row_of = np.zeros(len(book.arrays.prices), np.int32)
-            price_rows(book.arrays.prices, low, HEAT_TICK, HEAT_ROWS, row_of)
-        while at < n:
-            at = accumulate(batch, at, n, x, book.arrays, plane, held, since, row_of)
-            if at < n:
-                book.grow_pool()
-    settle_all(plane, held, since, float(HEAT_COLUMNS))
-    assert plane.any(), "the heatmap is empty"
+    wanted = RowFilter(EventFilter(symbols=("ESZ5",), publishers=(1,), start_ns=0, end_ns=2**62, hours=("13:00", "21:00")))
+    columns = list(read_events(files.events, ("publisher_id", "ts_recv")))
+    codes = np.zeros(max(len(batch["ts_recv"]) for batch in columns), np.int32)
+
+    def run(some: list[dict[str, Any]]) -> Found:
+        kept = 0
+        for batch in some:
+            n = len(batch["ts_recv"])
+            kept += n - int(np.count_nonzero(wanted.reasons(["ESZ5"], codes[:n], batch["publisher_id"], batch["ts_recv"])))
+        return Found({"records": kept})
+
+    run(columns[:1])  # kernel loaded
+    return lambda: run(columns)
 
 
 CONTENDERS: dict[str, Contender] = {
-    FLOOR: Contender("floor", _floor),
-    "copy of the records in memory": Contender("floor", _copy),
-    "Parquet decode, all columns": Contender("floor", partial(_parquet, layout="full")),
-    "Parquet decode, seven columns": Contender("floor", partial(_parquet, layout="seven")),
-    "write the book layers only": Contender("floor", _write, needs="rebuild"),
+    FLOOR: Contender("floor", floors.floor),
+    "copy of the records in memory": Contender("floor", floors.copy),
+    "Parquet decode, all columns": Contender("floor", partial(floors.parquet, layout="full")),
+    "Parquet decode, seven columns": Contender("floor", partial(floors.parquet, layout="seven")),
+    "write the book layers only": Contender("floor", floors.write, needs="rebuild"),
+    IN_C: Contender("floor", floors.replay_in_c, needs="decode", program="cc"),
     "decode + filter, .dbn.zst": Contender("ours", partial(_decode, layout="source")),
     "decode + filter, full Parquet": Contender("ours", partial(_decode, layout="full")),
     "decode + filter, seven columns": Contender("ours", partial(_decode, layout="seven")),
-    "replay alone": Contender("ours", partial(_replay, depth=1, rows=False), needs="decode"),
-    "replay + bbo": Contender("ours", partial(_replay, depth=1), needs="decode"),
-    "replay + bbo + ten levels": Contender("ours", partial(_replay, depth=10), needs="decode"),
-    "replay + bbo + ten levels + heatmap": Contender("ours", partial(_replay, depth=10, heat=True), needs="decode"),
+    "filter alone": Contender("ours", _filter, needs="decode"),
+    REPLAY: Contender("ours", partial(replay, depth=1, rows=False), needs="decode"),
+    "replay + bbo": Contender("ours", partial(replay, depth=1), needs="decode"),
+    "replay + bbo + ten levels": Contender("ours", partial(replay, depth=10), needs="decode"),
+    "replay + bbo + ten levels + heatmap": Contender("ours", partial(replay, depth=10, heat=True), needs="decode"),
+    STATES: Contender("ours", states_written, needs="decode"),
+    TO_TOUCH: Contender("ours", file_to_touch),
+    PICTURE: Contender("ours", partial(_picture, layout="source")),
+    PICTURE_OF_SEVEN: Contender("ours", partial(_picture, layout="seven")),
+    ONE_SYMBOL: Contender("ours", partial(decode_and_rebuild, many=False, workers=1)),
+    MANY: Contender("ours", partial(decode_and_rebuild, many=True, workers=1)),
+    MANY_BY_TWO: Contender("ours", partial(decode_and_rebuild, many=True, workers=2)),
     **{name: Contender("ours", partial(_stage, name=name), needs=name) for name in STAGES if name != FLOOR},
 }  # fmt: skip

@@ -20,10 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.measure import Measured, machine, median, run_watched
-from tests.bench.stages import FLOOR, STAGES
+from tests.bench.stages import FLOOR, STAGES, WHOLE
 from tests.flows.servers import ROOT, prefect_server
 
 WARM_RECORDS = 2_000  # a session that is only there to have the kernels compiled and cached
+NEW_PICTURE = "bookmill heatmap on the .dbn.zst"
+PLAIN = "all stages as plain Python, one process"
+PRIVATE = tuple(f"bookmill run mbo, private API, {state}" for state in ("cold", "warm"))
+SERVED = tuple(f"bookmill run mbo, server, {state}" for state in ("cold", "warm"))
 Runs = dict[str, list[Measured]]
 
 
@@ -33,14 +37,15 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, "PREFECT_HOME": str(home), "PYTHONPATH": str(ROOT)}
 
 
-def session(folder: Path, records: int, format: str = "dbn.zst") -> Path:
+def session(folder: Path, records: int, format: str = "dbn.zst", symbols: int = 1) -> Path:
     """The source, generated once; its truth stands beside it."""
-    path = folder / f"session-{records}.mbo.{format.replace('-', '.')}"
+    path = folder / f"session-{records}{f'-{symbols}-symbols' if symbols > 1 else ''}.mbo.{format.replace('-', '.')}"
     if not path.exists():
         from tasks.scanning.synthetic import SessionSpec
         from tasks.scanning.synthetic_writers import generate_files
 
-        generate_files(SessionSpec(records=records), path, format)
+        names = tuple(f"SYM{i:04d}" for i in range(symbols)) if symbols > 1 else SessionSpec.symbols
+        generate_files(SessionSpec(records=records, symbols=names), path, format)
     return path
 
 
@@ -82,6 +87,28 @@ def run_stages(folder: Path, source: Path, *, together: bool) -> list[Measured]:
     return found
 
 
+def run_plain(folder: Path, source: Path) -> Measured:
+    """The flow's stages one after the other as plain Python in one process, on a new lake; timed from outside as the flow is."""
+    with new_lake(folder) as lake:
+        command = [sys.executable, "-m", "tests.bench.stages", str(source), str(lake), str(folder / "stage.json"), WHOLE]
+        found, code = run_watched(command, environment(folder / "prefect"), folder / "stage.log")
+        if code:
+            raise RuntimeError(f"the plain run failed: {(folder / 'stage.log').read_text()[-4_000:]}")
+        check(source, lake)
+    return Measured(PLAIN, found.wall, found.cpu, found.peak_rss)
+
+
+def run_picture(folder: Path, source: Path) -> Measured:
+    """`bookmill heatmap` as a new process."""
+    with tempfile.TemporaryDirectory(prefix="picture-", dir=folder) as out:
+        png = Path(out) / "heat.png"
+        command = [sys.executable, "-m", "deployments.cli", "heatmap", str(source), "--out", str(png)]
+        found, code = run_watched(command, environment(folder / "prefect"), folder / "stage.log")
+        if code or not png.read_bytes().startswith(b"\x89PNG"):
+            raise RuntimeError(f"the picture failed: {(folder / 'stage.log').read_text()[-4_000:]}")
+    return Measured(NEW_PICTURE, found.wall, found.cpu, found.peak_rss)
+
+
 def run_flow(folder: Path, source: Path, name: str, environ: Mapping[str, str]) -> tuple[Measured, list[dict[str, Any]]]:
     """`bookmill run mbo` on a new lake; what it took, and the stages as the flow itself timed them."""
     with new_lake(folder) as lake:
@@ -92,23 +119,28 @@ def run_flow(folder: Path, source: Path, name: str, environ: Mapping[str, str]) 
         check(source, lake)
         (run,) = (lake / "runs").glob("*.json")
         stages = json.loads(run.read_text(encoding="utf-8"))["stages"]
-    return Measured(name, found.wall, found.cpu, found.peak_rss), stages
+    gates = sum(entry["seconds"] for entry in stages if entry["stage"].startswith("gate"))
+    return Measured(name, found.wall, found.cpu, found.peak_rss, facts={"gate_seconds": gates}), stages
 
 
 def run_private(folder: Path, source: Path) -> Iterator[tuple[Measured, list[dict[str, Any]]]]:
     """The flow on a private API, cold (a new Prefect home) and warm (the same home, another lake)."""
-    home = Path(tempfile.mkdtemp(prefix="home-", dir=folder))
-    for state in ("cold", "warm"):
-        yield run_flow(folder, source, f"bookmill run mbo, private API, {state}", environment(home))
+    with tempfile.TemporaryDirectory(prefix="home-", dir=folder) as home:
+        for name in PRIVATE:
+            yield run_flow(folder, source, name, environment(Path(home)))
+
+
+def run_served(folder: Path, source: Path) -> Iterator[tuple[Measured, list[dict[str, Any]]]]:
+    """The flow on a started server, cold (the first run that it sees) and warm."""
+    with tempfile.TemporaryDirectory(prefix="home-", dir=folder) as home, prefect_server(Path(home)) as url:
+        for name in SERVED:
+            yield run_flow(folder, source, name, {**environment(Path(home)), "PREFECT_API_URL": url})
 
 
 def run_flows(folder: Path, source: Path) -> Iterator[tuple[Measured, list[dict[str, Any]]]]:
     """The flow on a private API and on a server, each cold and warm."""
     yield from run_private(folder, source)
-    home = Path(tempfile.mkdtemp(prefix="home-", dir=folder))
-    with prefect_server(home) as url:
-        for state in ("cold", "warm"):
-            yield run_flow(folder, source, f"bookmill run mbo, server, {state}", {**environment(home), "PREFECT_API_URL": url})
+    yield from run_served(folder, source)
 
 
 def table(records: int, runs: Mapping[str, list[Measured]]) -> str:

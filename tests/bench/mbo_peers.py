@@ -3,18 +3,22 @@ the functions: the benchmark runs without them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tests.bench.mbo_contenders import Contender, Files, Found, batches
+from tests.bench.mbo_floors import states_as_columns
+from tests.bench.mbo_session import Call, Contender, Files, Found, batches
 from tests.bench.plain_book import plain_book
 
+APPLY, LOAD_AND_APPLY = "NautilusTrader apply_deltas", "NautilusTrader load + apply_deltas"
+HFTBACKTEST = "hftbacktest L3, local side"
+AS_COLUMNS = "ten-level states as 60 columns, plain + zstd-1, writing only"
+PANDAS_GATE = "Great Expectations on pandas, events"
 PREFIX = 200_000  # records of the plain-Python book
 PIECE = 1 << 20
 
 
-def _dbn_objects(files: Files) -> Callable[[], Found]:
+def _dbn_objects(files: Files) -> Call:
     """databento_dbn's decoder: one Python object a record."""
     from databento_dbn import DBNDecoder, MBOMsg
 
@@ -26,18 +30,18 @@ def _dbn_objects(files: Files) -> Callable[[], Found]:
             while piece := reader.read(PIECE):
                 decoder.write(piece)
                 count += sum(isinstance(record, MBOMsg) for record in decoder.decode())
-        return {"records": count}
+        return Found({"records": count})
 
     return call
 
 
-def _databento(files: Files, form: str) -> Callable[[], Found]:
+def _databento(files: Files, form: str) -> Call:
     import databento
 
-    return lambda: {"records": len(getattr(databento.DBNStore.from_file(files.source), form)())}
+    return lambda: Found({"records": len(getattr(databento.DBNStore.from_file(files.source), form)())})
 
 
-def _plain(files: Files) -> Callable[[], Found]:
+def _plain(files: Files) -> Call:
     """The public examples' way, on the first records; they come as Python values before the clock starts."""
     rows: list[Any] = []
     for columns in batches(files):
@@ -49,7 +53,7 @@ def _plain(files: Files) -> Callable[[], Found]:
     del rows[PREFIX:]
 
     def call() -> Found:
-        return plain_book(rows)
+        return Found(plain_book(rows))
 
     return call
 
@@ -58,7 +62,7 @@ QUERY = """SELECT count(*), sum(volume) FROM (SELECT epoch_ns(ts_recv) // 600000
 count(*) FROM read_parquet(?) WHERE action = 'T' GROUP BY minute)"""
 
 
-def _duckdb(files: Files) -> Callable[[], Found]:
+def _duckdb(files: Files) -> Call:
     import duckdb
 
     path, con = str(files.events), duckdb.connect()
@@ -66,12 +70,12 @@ def _duckdb(files: Files) -> Callable[[], Found]:
     def call() -> Found:
         row = con.execute(QUERY, [path]).fetchone()
         assert row is not None
-        return {"volume": int(row[1])}
+        return Found({"volume": int(row[1])})
 
     return call
 
 
-def _polars(files: Files) -> Callable[[], Found]:
+def _polars(files: Files) -> Call:
     import polars as pl
 
     path = files.events
@@ -80,12 +84,45 @@ def _polars(files: Files) -> Callable[[], Found]:
         trades = pl.scan_parquet(path, hive_partitioning=False).filter(pl.col("action").cast(pl.String) == "T")
         volume, price = pl.col("size").cast(pl.Int64).sum().alias("volume"), pl.col("price")
         bars = trades.group_by(pl.col("ts_recv").dt.truncate("1m")).agg(volume, price.min().alias("low"), price.max().alias("high"), pl.len())
-        return {"volume": int(bars.collect(engine="streaming")["volume"].sum())}
+        return Found({"volume": int(bars.collect(engine="streaming")["volume"].sum())})
 
     return call
 
 
-def _nautilus(files: Files, load: bool) -> Callable[[], Found]:
+def _pandas_gate(files: Files) -> Call:
+    """Those rules of the suite of events that say something of each row, as Great Expectations' own expectations on a table of pandas."""
+    import pyarrow.parquet as pq
+
+    from tasks.schemas import ACTIONS, SIDES, UNDEF_PRICE
+    from validation.quiet import great_expectations
+    from validation.suites.events import EARLIEST_NS, LATEST_NS, UNDEF_SIZE
+
+    gx = great_expectations()
+    e, columns = gx.expectations, ["ts_event", "ts_recv", "action", "side", "price", "size", "order_id", "flags", "sequence"]
+    rules = [
+        e.ExpectColumnValuesToBeInSet(column="action", value_set=list(ACTIONS)),
+        e.ExpectColumnValuesToBeInSet(column="side", value_set=list(SIDES)),
+        e.ExpectColumnValuesToBeBetween(column="price", max_value=UNDEF_PRICE),
+        e.ExpectColumnValuesToBeBetween(column="size", min_value=0, max_value=UNDEF_SIZE - 1),
+        *(e.ExpectColumnValuesToBeBetween(column=name, min_value=EARLIEST_NS, max_value=LATEST_NS) for name in ("ts_event", "ts_recv")),
+        *(e.ExpectColumnValuesToNotBeNull(column=name) for name in ("order_id", "sequence")),
+    ]
+    context = gx.get_context(mode="ephemeral")
+    asset = context.data_sources.add_pandas("pandas").add_dataframe_asset("events").add_batch_definition_whole_dataframe("whole")
+    suite = gx.ExpectationSuite("events", expectations=rules)
+
+    def call() -> Found:
+        frame = pq.read_table(files.events, columns=columns, partitioning=None).to_pandas()
+        for name in ("ts_event", "ts_recv"):
+            frame[name] = frame[name].astype("int64")
+        result = asset.get_batch({"dataframe": frame}).validate(suite)
+        assert result.success, result
+        return Found({"records": len(frame)}, {"rows": len(frame)})
+
+    return call
+
+
+def _nautilus(files: Files, load: bool) -> Call:
     """NautilusTrader's book of orders; load: with the reading of the file."""
     from nautilus_trader.adapters.databento.loaders import DatabentoDataLoader
     from nautilus_trader.model.book import OrderBook
@@ -107,12 +144,12 @@ def _nautilus(files: Files, load: bool) -> Callable[[], Found]:
         book = OrderBook(instrument, BookType.L3_MBO)
         book.apply_deltas(deltas if deltas is not None else read())
         best = {"bid": book.bids()[0], "ask": book.asks()[0]}
-        return {f"best_{side}": [round(float(level.price) * 1e9), round(float(level.size()))] for side, level in best.items()}
+        return Found({f"best_{side}": [round(float(level.price) * 1e9), round(float(level.size()))] for side, level in best.items()})
 
     return call
 
 
-def _hftbacktest(files: Files) -> Callable[[], Found]:
+def _hftbacktest(files: Files) -> Call:
     """hftbacktest's order-by-order depth on the local side, from an array of its own layout that is made before the clock starts."""
     import hftbacktest as hft
     import numpy as np
@@ -152,7 +189,7 @@ def _hftbacktest(files: Files) -> Callable[[], Found]:
     def call() -> Found:
         code = backtest.elapse(1 << 62)  # past the last record
         assert code in (0, 1), f"elapse gave code {code} among {len(data)} records"  # it borrows the array, so this call has to keep it
-        return {f"best_{side}": [round(px * 1e9), round(size)] for side, (px, size) in touch().items()}
+        return Found({f"best_{side}": [round(px * 1e9), round(size)] for side, (px, size) in touch().items()})
 
     return call
 
@@ -161,10 +198,12 @@ PEERS: dict[str, Contender] = {
     "databento_dbn, a Python object a record": Contender("peer", _dbn_objects, package="databento_dbn"),
     "databento to_ndarray": Contender("peer", partial(_databento, form="to_ndarray"), package="databento"),
     "databento to_df": Contender("peer", partial(_databento, form="to_df"), package="databento"),
-    "NautilusTrader apply_deltas": Contender("peer", partial(_nautilus, load=False), package="nautilus_trader"),
-    "NautilusTrader load + apply_deltas": Contender("peer", partial(_nautilus, load=True), package="nautilus_trader"),
-    "hftbacktest L3, local side": Contender("peer", _hftbacktest, package="hftbacktest"),
+    APPLY: Contender("peer", partial(_nautilus, load=False), package="nautilus_trader"),
+    LOAD_AND_APPLY: Contender("peer", partial(_nautilus, load=True), package="nautilus_trader"),
+    HFTBACKTEST: Contender("peer", _hftbacktest, package="hftbacktest"),
+    AS_COLUMNS: Contender("peer", states_as_columns, needs="rebuild"),
     f"plain-Python book (first {PREFIX:,} records, scaled)": Contender("peer", _plain, needs="decode", prefix=PREFIX),
     "DuckDB, scan + filter + minute bars": Contender("peer", _duckdb, needs="decode", package="duckdb"),
+    PANDAS_GATE: Contender("peer", _pandas_gate, needs="decode"),
     "polars, scan + filter + minute bars": Contender("peer", _polars, needs="decode", package="polars"),
 }

@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ LIBRARIES = ("numba", "numpy", "pyarrow", "duckdb", "great-expectations", "prefe
 @dataclass(frozen=True)
 class Measured:
     """One timed thing. Seconds of wall and CPU time (all threads and ended children); peak_rss in bytes; prepare: seconds before the clock started
-    (imports, and finding earlier stages done)."""
+    (imports, and finding earlier stages done); facts: what else it told (rows, bytes)."""
 
     name: str
     wall: float
     cpu: float
     peak_rss: int
     prepare: float = 0.0
+    facts: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """As JSON values."""
@@ -36,9 +37,9 @@ class Measured:
 
 
 def median(runs: Sequence[Measured]) -> Measured:
-    """The median of each number, by itself."""
+    """The median of each number, by itself; the facts of the last run."""
     numbers = {name: statistics.median(getattr(run, name) for run in runs) for name in ("wall", "cpu", "peak_rss", "prepare")}
-    return Measured(runs[0].name, **numbers)  # type: ignore[arg-type]
+    return Measured(runs[0].name, **numbers, facts=runs[-1].facts)  # type: ignore[arg-type]
 
 
 def timed(name: str, prepare: Callable[[], Callable[[], Any]]) -> tuple[Measured, Any]:
