@@ -11,6 +11,7 @@ import typer
 from deployments.backfill import register as register_backfill
 from deployments.options import ApiUrl, Dataset, Instrument, Lake, Memory, Profile, Publisher, Quiet, Workers, lake_of, settings_of, split
 from deployments.run_commands import run_app
+from deployments.store import register as register_store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +25,7 @@ app.add_typer(run_app, name="run")
 app.add_typer(config_app, name="config")
 app.add_typer(quarantine_app, name="quarantine")
 register_backfill(app)
+register_store(app)
 
 
 def _tell_version(asked: bool) -> None:
@@ -105,6 +107,27 @@ def generate_depth(
     from deployments.demo import generate_archive
 
     generate_archive(folder, symbol, date, depth, interval, gaps, outage, seed)
+
+
+@app.command()
+def heatmap(
+    source: Annotated[Path, typer.Argument(help="An order-by-order file: DBN, CSV, Parquet or ITCH, compressed or not.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="PNG to write; default: the file's name, in this folder.", show_default=False)
+    ] = None,
+    html: Annotated[bool, typer.Option("--html", help="Write a page to zoom and hover, too, beside the PNG.")] = False,
+    symbol: Annotated[str, typer.Option(help="Which book, where a file holds several; empty: the one with most of the first rows.")] = "",
+    width: Annotated[int, typer.Option(help="Columns of time.")] = 1600,
+    height: Annotated[int, typer.Option(help="Rows of price, at most.")] = 1000,
+    clock: Annotated[str, typer.Option(help="ts_recv or ts_event.")] = "ts_recv",
+    starts_empty: Annotated[
+        bool, typer.Option("--starts-empty", help="Assert an empty book where the file starts without a clear or snapshot.")
+    ] = False,
+) -> None:
+    """Draw the heatmap of one file in one pass, without a lake."""
+    from deployments.heatmap import write_heatmap
+
+    raise typer.Exit(write_heatmap(source, out, html, symbol, width, height, clock, starts_empty))
 
 
 @app.command()
