@@ -62,6 +62,13 @@ def cell_sql(name: str, depth: int) -> str:
     return f"{LEVELS}[{first}:{first + size - 1}]::BIT::{'BIGINT' if size == 8 else 'UINTEGER'}"
 
 
+def star_sql(schema: pa.Schema) -> str:
+    """DuckDB's select list of all columns that a reader sees of a file of this schema."""
+    depth = depth_of(schema)
+    cells = [f"{cell_sql(name, depth)} AS {name}" for name, _ in level_fields(depth)] if depth else []
+    return ", ".join([f"* EXCLUDE ({LEVELS})" if depth else "*", *cells])
+
+
 def with_cells(schema: pa.Schema, depth: int) -> pa.Schema:
     """`schema` with the SQL of its level columns beside them (metadata "sql" of the field), for readers of files that pack `depth` levels."""
     return pa.schema([field.with_metadata({"sql": cell_sql(field.name, depth)}) if cell(field.name, depth) else field for field in schema])

@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 
+from tasks.book_rows import as_read, star_sql
 from tasks.partitions import Partition
 from tasks.publishing import colours
 from tasks.publishing.ledger import layer_files
@@ -45,12 +46,13 @@ def book_figures(connection: duckdb.DuckDBPyConnection, lake: Path, partition: P
     if layer is None:
         return {}
     path = layer_files(lake, partition, layer)[0]
-    names = pq.read_schema(path).names
+    schema = pq.read_schema(path)
+    names = as_read(schema).names
     sums = [" + ".join(n for n in names if re.fullmatch(rf"{side}_sz_\d+", n)) for side in ("bid", "ask")]
     two_sided = f"bid_px_00 <> {UNDEF_PRICE} AND ask_px_00 <> {UNDEF_PRICE}"
     result = connection.execute(
         f"""
-        WITH file AS (SELECT epoch_ns(ts_event) AS t, * FROM read_parquet($1, hive_partitioning = false)),
+        WITH file AS (SELECT epoch_ns(ts_event) AS t, {star_sql(schema)} FROM read_parquet($1, hive_partitioning = false)),
              -- A grid starts at midnight; what stands before the first book is empty.
              rows AS (SELECT * FROM file WHERE t >= coalesce((SELECT min(t) FROM file WHERE status <> 'no_book'), 0)),
              ends AS (SELECT min(t) AS first, greatest((max(t) - min(t)) // {BUCKETS} + 1, 1) AS width FROM rows)
