@@ -20,7 +20,8 @@ def confine(settings: Mapping[str, str], *, sources: Sequence[str] = (), dask_ad
     """Check that every file the sources lead to, and every folder (by the name of its parameter; empty: not given), lies in one of the roots.
 
     Links are followed first, so that neither `..` nor a link leads out; patterns are judged by where they start and by what they match. Without
-    roots everything is allowed; with them a run may not choose a Dask scheduler. settings: the run's own; the roots are the worker's and never among them. Raises UsageError.
+    roots everything is allowed; with them a run may not choose a Dask scheduler. settings: the run's own; the roots are the worker's and never
+    among them. Raises UsageError.
     """
     if "roots" in settings:
         raise UsageError("settings names roots; allowed: any other setting. They are the worker's: set BOOKMILL_ROOTS where it is started.")

@@ -61,10 +61,11 @@ letters = zeros(3, dtype=np.uint8)
 rows = sk.Rows(zeros(8, 8)[:1], zeros(2, 8), zeros(2, 8, dtype=np.uint32), zeros(8), zeros(8, dtype=np.int8), zeros(8, dtype=np.int8), zeros(8))
 grid, clock = sk.Grid(rows, zeros(8), zeros(8), zeros(8, dtype=np.uint32)), zeros(sk.CLOCK_SIZE)
 clock[sk.T_INTERVAL] = 5
+top = sk.Top(zeros(2, 1), zeros(2, 1), zeros(2, 1), zeros(5), zeros(2, 1), zeros(8))
 print([
     refused(to_ranks, zeros(8, 2), zeros(3), zeros(8, dtype=np.int32)[:2]),
     refused(check_rows, zeros(3), zeros(3), letters, letters, zeros(3), zeros(3, dtype=np.uint32), letters, zeros(8, dtype=np.uint8)[:2]),
-    refused(sk.grid_until, clock, sk.Top(zeros(2, 1), zeros(2, 1), zeros(2, 1), zeros(5), zeros(2, 1), zeros(8)), grid, sk.Windows(zeros(1), zeros(1) + 9), 1, 3),
+    refused(sk.grid_until, clock, top, grid, sk.Windows(zeros(1), zeros(1) + 9), 1, 3),
 ])
 """
 
