@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODES = {"jit off": {"NUMBA_DISABLE_JIT": "1"}, "bounds": {"NUMBA_BOUNDSCHECK": "1"}}
 # In plain Python an integer that wraps is a warning, and here an error. Hashing wraps on purpose.
 WRAPS = ("tasks.reconstruction.ladder_kernels", "tasks.reconstruction.order_table_kernels")
-BOOKS = ("replay", "heatmap_grid", "window", "book_at", "queue_position", "lifetimes", "depth_replay", "depth_layers", "quick_heatmap")
+BOOKS = ("replay", "heatmap_grid", "window", "book_at", "queue_position", "lifetimes", "depth_replay", "depth_layers")
 ROWS = ("bars", "consolidated", "depth_aggregates", "depth_csv", "depth_heatmap", "features", "filtering", "itch", "lobster_reader")
 SLOW = (
     "bybit",
@@ -29,6 +29,7 @@ SLOW = (
     "gates",
     "rebuild",
     "published",
+    "quick_heatmap",
     "real_books",
     "synthetic",
     "synthetic_depth",
