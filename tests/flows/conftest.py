@@ -1,10 +1,20 @@
-"""A real Prefect API for the flow tests: one for the session, because entering it costs 10 s."""
+"""Real Prefect APIs for the flow tests: one in this process for the session, because entering it costs 10 s, and a server for a module."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
+from tests.flows.servers import prefect_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """(url, home) of a Prefect server for this module."""
+    home = tmp_path_factory.mktemp("prefect")
+    with prefect_server(home) as url:
+        yield url, home
 
 
 @pytest.fixture(scope="session")

@@ -12,21 +12,13 @@ import pytest
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_writers import write_session
 from tasks.storage import PARTIAL, partial_owner
-from tests.flows.servers import bookmill, data_files, prefect_server, start_bookmill
+from tests.flows.servers import bookmill, data_files, start_bookmill
 
 pytest.importorskip("prefect_dask", reason="the extra dask is not installed")
 
 from tests.flows.dask_cluster import DaskCluster
 
 SYMBOLS = ("ESZ5", "NQZ5", "CLZ5", "GCZ5", "YMZ5", "ZNZ5")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """(url, home) of a Prefect server for this module."""
-    home = tmp_path_factory.mktemp("prefect")
-    with prefect_server(home) as url:
-        yield url, home
 
 
 @pytest.fixture(scope="module")

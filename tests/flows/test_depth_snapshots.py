@@ -19,7 +19,7 @@ import pytest
 from tasks.publishing.views import query
 from tasks.scanning.synthetic_depth import DepthSpec, write_archive
 from tasks.schemas import UNDEF_PRICE
-from tests.flows.servers import bookmill, data_files, prefect_server, start_bookmill
+from tests.flows.servers import bookmill, data_files, start_bookmill
 
 KILLS = int(os.environ.get("TEST_KILLS", "5"))
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
@@ -29,14 +29,6 @@ ETH = DepthSpec(
     symbol="ETHUSDT", depth=200, interval_ms=4_000, layout="spot", open_price=300_000, price_digits=2, gaps=2, restarts=1, next_day="none", seed=2
 )
 SOL = DepthSpec(symbol="SOLUSDT", depth=200, interval_ms=4_000, next_day="wrong", cts=False, restarts=0, seed=3)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """(url, home) of a Prefect server for this module."""
-    home = tmp_path_factory.mktemp("prefect")
-    with prefect_server(home) as url:
-        yield url, home
 
 
 @pytest.fixture(scope="module")

@@ -18,17 +18,9 @@ import pytest
 from tasks.publishing.views import query
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_writers import write_session
-from tests.flows.servers import bookmill, data_files, prefect_server, start_bookmill
+from tests.flows.servers import bookmill, data_files, start_bookmill
 
 KILLS = int(os.environ.get("TEST_KILLS", "10"))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """(url, home) of a Prefect server for this module."""
-    home = tmp_path_factory.mktemp("prefect")
-    with prefect_server(home) as url:
-        yield url, home
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,8 @@ import pytest
 
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_writers import write_session
-from tests.flows.servers import bookmill, data_files, prefect_server
+from tests.flows.servers import bookmill, data_files
 from tests.object_store import access, s3_server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """(url, home) of a Prefect server for this module."""
-    home = tmp_path_factory.mktemp("prefect")
-    with prefect_server(home) as url:
-        yield url, home
 
 
 @pytest.fixture

@@ -14,19 +14,12 @@ from tasks.publishing.views import query
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_writers import write_session
 from tasks.storage import remove_partials
-from tests.flows.servers import bookmill, data_files, prefect_server, start_bookmill
+from tests.flows.servers import bookmill, data_files, start_bookmill
 
 ROUNDS = int(os.environ.get("TEST_ROUNDS", "2"))
 LIMIT_S = 200
 
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    home = tmp_path_factory.mktemp("prefect")
-    with prefect_server(home) as url:
-        yield url, home
 
 
 @pytest.fixture(scope="module")
