@@ -45,6 +45,7 @@ def run_with(prefect_api, tmp_path):
             jobs = run.gate_events(jobs)
             jobs = run.reconstruct(jobs)
             run.write_ledger(jobs)
+        run.life.end()
         return run, jobs
 
     return stages
@@ -115,7 +116,9 @@ def test_instruments_that_share_a_symbol_keep_their_own_books(prefect_api, tmp_p
     def stages():
         run = MboRun(str(tmp_path / "lake"), RECIPE, load("ci", {"progress": "off"}))
         with run:
-            return run.reconstruct(run.decode(run.scan([str(source)], "", ""), False))
+            jobs = run.reconstruct(run.decode(run.scan([str(source)], "", ""), False))
+        run.life.end()
+        return jobs
 
     jobs = stages()
     assert [(j.partition.symbol, j.partition.instrument_id) for j in jobs] == [("unnamed", 11), ("unnamed", 12)]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
+import pyarrow.dataset as ds
 import pytest
 
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_writers import write_session
 from tests.flows.servers import bookmill, data_files
 from tests.object_store import access, s3_server
+
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 @pytest.fixture
@@ -22,6 +28,14 @@ def s3(tmp_path, monkeypatch):
             monkeypatch.setenv(name, value)
         urllib.request.urlopen(urllib.request.Request(f"{url}/lakes", method="PUT")).close()
         yield "s3://lakes/mill"
+
+
+def asked_there(store: str) -> int:
+    """Rows that the README's question finds on the store."""
+    (block,) = re.findall(r"<!-- run: store -->\n```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert "s3://bucket/lake/" in block
+    code = f"{block.replace('s3://bucket/lake/', store + '/')}\nprint(bbo.num_rows)"
+    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True).stdout)
 
 
 def times(lake: Path) -> dict[str, int]:
@@ -37,6 +51,7 @@ def test_a_run_in_a_pulled_lake_finds_everything_done_and_makes_what_is_missing_
         assert code == 0, output
     whole = data_files(lake)
     assert data_files(back) == whole
+    assert asked_there(s3) == ds.dataset(lake / "bbo", partitioning=None).count_rows()
     before = times(back)
     code, output = bookmill([*run, str(back)], *server, tmp_path / "log")
     assert code == 0, output
