@@ -2,9 +2,10 @@
 
 A state differs from the one before it in two of its sixty numbers. As sixty columns each of them is encoded, compressed and read for every row;
 as one value of fixed length the row is a copy of the last one with two numbers patched in, and the compressor finds the rest (measured on 5.9M
-states of ten levels: files of 124 MB written in 4.0 s as columns, 85 MB packed, of which `levels` are 25 MB and 1.0 s of one core). Layout of `levels`, for `depth` levels, all big-endian,
-so that SQL can read them too (`cell_sql`): prices int64[2 * depth] by level and side (bid, ask), sizes int64[2 * depth] likewise, order
-counts uint32[2 * depth] likewise. An empty level has UNDEF_PRICE, 0, 0.
+states of ten levels: files of 124 MB written in 4.0 s as columns, 85 MB packed, of which `levels` are 25 MB and 1.0 s of one core).
+
+Layout of `levels`, for `depth` levels, all big-endian, so that SQL can read them too (`cell_sql`): prices int64[2 * depth] by level and side
+(bid, ask), sizes int64[2 * depth] likewise, order counts uint32[2 * depth] likewise. An empty level has UNDEF_PRICE, 0, 0.
 
 Readers ask for columns by name and need not know which way a file is written.
 """
