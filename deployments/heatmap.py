@@ -116,5 +116,5 @@ def _geometry(picture: QuickPicture) -> list[str]:
     return [
         f"Time      {day} {time_text(start, 1_000_000)} to {until} UTC by {picture.clock}, {each}",
         f"Prices    {lowest} to {highest}, {rows:,} rows of {price_text(step, places)}",
-        f"Trades    {len(picture.trades[0]):,}",
+        f"Trades    {sum(len(chunk[0]) for chunk in picture.trades):,}",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,8 +20,31 @@ _TIME_STEPS = (
 
 
 # ts int64[n] ns, price int64[n] 1e-9, size int[n], side uint8[n] ASCII codes of the aggressor: B, A or N
-Trades = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-NO_TRADES: Trades = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8))
+TradeChunk = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+# All trades of a picture in their order, some at a time; gone through several times.
+Trades = Iterable[TradeChunk]
+NO_TRADES: Trades = ()
+
+
+@dataclass(frozen=True)
+class TradeFacts:
+    """What a picture says of all its trades. prices int64[2]: lowest and highest, empty without trades; sides: those of `side_index` that occur."""
+
+    count: int
+    volume: int
+    prices: np.ndarray
+    sides: frozenset[int]
+
+
+def trade_facts(trades: Trades) -> TradeFacts:
+    """The facts, from one pass."""
+    count, volume, ends, sides = 0, 0, list[int](), set[int]()
+    for _, price, size, side in trades:
+        if len(price):
+            count, volume = count + len(price), volume + int(np.sum(size, dtype=np.int64))
+            ends += [int(price.min()), int(price.max())]
+            sides |= set(side_index(np.unique(side)).tolist())
+    return TradeFacts(count, volume, np.array([min(ends), max(ends)] if ends else [], np.int64), frozenset(sides))
 
 
 @dataclass(frozen=True)
@@ -49,7 +73,7 @@ def levels_of(grid: HeatmapGrid, prices: np.ndarray | None = None) -> Levels:
 
     A grid finer than the tick fills single rows with empty ones between; drawn as it is that is a comb of hairlines. The tick is the
     greatest common divisor of the touch prices, or a part of it, and is believed only if every filled row holds a price of it.
-    prices: int64[m] 1e-9, trade prices that should stay in the picture; they may widen it by a tenth on each side.
+    prices: int64[m] 1e-9, trade prices (the extremes are enough) that should stay in the picture; they may widen it by a tenth on each side.
     """
     used = np.flatnonzero((grid.bids != 0).any(axis=1) | (grid.asks != 0).any(axis=1))
     touch = np.unique(np.concatenate([grid.bid_px, grid.ask_px]))

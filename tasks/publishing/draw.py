@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
 from tasks.heatmap_grid import HeatmapGrid
 from tasks.partitions import Partition
+from tasks.publishing.axes import TradeChunk
 from tasks.publishing.heatmap_html import draw_html
 from tasks.publishing.heatmap_png import draw_png
-from tasks.schemas import SIDES, char_codes
+from tasks.schemas import char_codes
 
 LAYER = "heatmap"
 SUFFIXES = (".png", ".html")
+TRADE_ROWS = 65_536
 
 
 def are_drawn(lake: Path, partition: Partition) -> bool:
@@ -33,25 +35,29 @@ def draw(lake: Path, partition: Partition, clock: str) -> dict[str, str]:
     if are_drawn(lake, partition):
         return paths
     grid = HeatmapGrid.load(lake / partition.path(LAYER))
-    trades = _trades(lake / partition.path("trades"), clock)
+    trades = LakeTrades(lake / partition.path("trades"), clock)
     title = f"{partition.symbol}  {partition.date}  {partition.dataset}"
     draw_png(grid, trades, lake / paths[".png"], title=title)
     draw_html(grid, trades, lake / paths[".html"], title=title)
     return paths
 
 
-def _trades(path: Path, clock: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(time, price, size, side code) of each trade; none of a depth feed, which has no such layer."""
-    if not path.exists():
-        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint32), np.zeros(0, np.uint8)
-    table = pq.read_table(path, columns=[clock, "price", "size", "side"], partitioning=None, read_dictionary=["side"]).combine_chunks()
-    side = table["side"].chunk(0).indices.to_numpy() if table.num_rows else np.zeros(0, np.int8)
-    return (
-        table[clock].cast("int64").to_numpy(),
-        table["price"].to_numpy(),
-        table["size"].to_numpy(),
-        char_codes(tuple(table["side"].chunk(0).dictionary.to_pylist()) if table.num_rows else SIDES)[side],
-    )
+class LakeTrades:
+    """The trades of a layer on a clock, read again whenever they are gone through; none of a depth feed, which has no such layer."""
+
+    def __init__(self, path: Path, clock: str) -> None:
+        self._path, self._clock = path, clock
+
+    def __iter__(self) -> Iterator[TradeChunk]:
+        if not self._path.exists():
+            return
+        with pq.ParquetFile(self._path, read_dictionary=["side"], pre_buffer=False) as file:
+            for batch in file.iter_batches(TRADE_ROWS, columns=[self._clock, "price", "size", "side"]):
+                side = batch["side"]
+                yield (
+                    batch[self._clock].cast("int64").to_numpy(), batch["price"].to_numpy(), batch["size"].to_numpy(),
+                    char_codes(tuple(side.dictionary.to_pylist()))[side.indices.to_numpy()],
+                )  # fmt: skip
 
 
 def picture_markdown(name: str, path: Path, width: int = 1_000) -> str:

@@ -65,13 +65,14 @@ def draw_html(grid: HeatmapGrid, trades: axes.Trades, path: Path, *, title: str,
     Raises UsageError for an unknown scale, StorageError when `path` cannot be written.
     """
     colours.scale_code(scale)
-    shown = axes.levels_of(grid, trades[1])
+    traded = axes.trade_facts(trades)
+    shown = axes.levels_of(grid, traded.prices)
     width = min(shown.bids.shape[1], max(MOST_CELLS // len(shown.prices), 1))
     bids, asks = (plane if width == plane.shape[1] else resample_columns(plane, width) for plane in (shown.bids, shown.asks))
     signed = np.where(bids >= asks, bids, -asks)
     cells, unit = _compact(signed)
     spans, merged = _merged_spans(grid)
-    chosen, traced = _trade_traces(grid, trades, width)
+    chosen, traces = _trade_traces(grid, trades, width)
     data = {
         "grid": typed(cells),
         "unit": unit,
@@ -80,7 +81,7 @@ def draw_html(grid: HeatmapGrid, trades: axes.Trades, path: Path, *, title: str,
         "times": _column_labels(grid, width),
         "prices": _price_labels(shown),
         "books": _book_traces(grid, shown, width, bids, asks, scale),
-        "traces": [*_touch_traces(grid), *traced],
+        "traces": [*_touch_traces(grid), *traces],
         "layout": _layout(grid, shown, spans),
         "config": PLOT_CONFIG,
     }
@@ -88,7 +89,7 @@ def draw_html(grid: HeatmapGrid, trades: axes.Trades, path: Path, *, title: str,
     notes = [
         f"{axes.date_text(start)}, {axes.time_text(start, 10**9)} to {axes.time_text(end, 10**9)} UTC",
         f"{len(shown.prices):,} prices by {width:,} columns",
-        f"{len(trades[0]):,} trades" + (f", the largest {chosen:,} shown" if chosen < len(trades[0]) else ""),
+        f"{traded.count:,} trades" + (f", the largest {chosen:,} shown" if chosen < traded.count else ""),
         f"{len(grid.spans):,} spans without a valid book" + (" (near ones joined)" if merged else ""),
         "scroll to zoom, drag to select, double click to reset, click the legend to hide",
     ]
@@ -177,16 +178,13 @@ def _touch_traces(grid: HeatmapGrid) -> list[dict[str, Any]]:
 
 def _trade_traces(grid: HeatmapGrid, trades: axes.Trades, width: int) -> tuple[int, list[dict[str, Any]]]:
     """(trades kept, one trace per side that occurs)."""
-    ts, price, size, side = trades
-    known = np.flatnonzero((price != UNDEF_PRICE) & (ts >= grid.time_edges[0]) & (ts <= grid.time_edges[-1]))
-    sizes = np.asarray(size).astype(np.int64)
-    kept = known if len(known) <= MOST_TRADES else np.sort(known[np.argsort(-sizes[known], kind="stable")[:MOST_TRADES]])
-    reference = max(float(np.quantile(sizes[kept], 0.99)), 1.0) if len(kept) else 1.0
-    places = axes.decimals_of(*np.unique(price[kept]).tolist()) if len(kept) else 0
+    ts, price, sizes, side = _largest(grid, trades)
+    reference = max(float(np.quantile(sizes, 0.99)), 1.0) if len(sizes) else 1.0
+    places = axes.decimals_of(*np.unique(price).tolist()) if len(price) else 0
     styles = (("Bought", colours.BUY, "triangle-up"), ("Sold", colours.SELL, "triangle-down"), ("Side not known", colours.UNKNOWN_SIDE, "circle"))
     traces: list[dict[str, Any]] = []
     for code, (name, colour, symbol) in enumerate(styles):
-        chosen = kept[axes.side_index(side[kept]) == code]
+        chosen = np.flatnonzero(axes.side_index(side) == code)
         chosen = chosen[np.argsort(sizes[chosen], kind="stable")]  # drawn last, the largest stays whole
         if len(chosen) == 0:
             continue
@@ -204,7 +202,20 @@ def _trade_traces(grid: HeatmapGrid, trades: axes.Trades, width: int) -> tuple[i
                 "y": typed(price[chosen] / PRICE_SCALE), "marker": marker, "text": text, "hovertemplate": "%{text}<extra></extra>",
             }
         )  # fmt: skip
-    return len(kept), traces
+    return len(sizes), traces
+
+
+def _largest(grid: HeatmapGrid, trades: axes.Trades) -> tuple[np.ndarray, ...]:
+    """(ts, price, size int64, side) of the MOST_TRADES largest trades of the picture, of equal ones the earlier, in their order."""
+    kept: tuple[np.ndarray, ...] = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8)
+    for ts, price, size, side in trades:
+        known = (price != UNDEF_PRICE) & (ts >= grid.time_edges[0]) & (ts <= grid.time_edges[-1])
+        new = ts[known], price[known], np.asarray(size)[known].astype(np.int64), side[known]
+        kept = tuple(np.concatenate(pair) for pair in zip(kept, new, strict=True))
+        if len(kept[0]) > MOST_TRADES:
+            chosen = np.sort(np.argsort(-kept[2], kind="stable")[:MOST_TRADES])
+            kept = tuple(values[chosen] for values in kept)
+    return kept
 
 
 def _merged_spans(grid: HeatmapGrid) -> tuple[list[tuple[int, int, str, str]], bool]:

@@ -29,12 +29,13 @@ SMALLEST_MARK, LARGEST_MARK = 1.3, 9.0
 def draw_png(grid: HeatmapGrid, trades: axes.Trades, path: Path, *, title: str, scale: str = "linear", touch: bool = True) -> None:
     """Draw `grid` with `trades` over it into the PNG `path`; the same arguments give the same bytes.
 
-    trades: ts int64[n] ns on the grid's clock, price int64[n] 1e-9, size int[n], side uint8[n] ASCII codes B, A, N of the aggressor.
+    trades: chunks of ts int64[n] ns on the grid's clock, price int64[n] 1e-9, size int[n], side uint8[n] ASCII codes B, A, N of the aggressor.
     scale: how colour follows size, one of colours.SCALES. touch: draw best bid and ask as lines. Raises UsageError for an unknown scale,
     StorageError when `path` cannot be written.
     """
     code = colours.scale_code(scale)
-    shown = axes.levels_of(grid, trades[1])
+    traded = axes.trade_facts(trades)
+    shown = axes.levels_of(grid, traded.prices)
     image = Image.new("RGB", (WIDTH, HEIGHT), colours.WHITE)
     canvas = np.array(image)
     plot = canvas[PLOT[1] : PLOT[3], PLOT[0] : PLOT[2]]
@@ -53,9 +54,9 @@ def draw_png(grid: HeatmapGrid, trades: axes.Trades, path: Path, *, title: str, 
 
     image = Image.fromarray(canvas)
     pen = ImageDraw.Draw(image)
-    write_head(pen, grid, shown, trades, marks, title, scale)
+    write_head(pen, grid, shown, traded, marks, title, scale)
     write_axes(pen, grid, shown, marks_of_time, price_marks, y_of, peak)
-    write_legend(image, pen, grid, trades, top, code)
+    write_legend(image, pen, grid, traded, top, code)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     with atomic_file(path) as file:
@@ -116,15 +117,15 @@ def _paint_touch(plot: np.ndarray, grid: HeatmapGrid, y_of: Callable[[np.ndarray
 def _paint_trades(plot: np.ndarray, grid: HeatmapGrid, trades: axes.Trades, y_of: Callable[[np.ndarray], np.ndarray]) -> tuple[int, int, int]:
     """Paint marks sized by volume; returns (marks painted, marks there would be, trades outside the picture)."""
     height, width = plot.shape[:2]
-    ts, price, size, side = trades
-    cells = np.zeros((3, height // MARK_CELL + 1, width // MARK_CELL + 1, 3), np.int64)
-    x = np.floor(axes.column_position(grid, ts, width)).astype(np.int32)
-    x = np.where(x == width, width - 1, x).astype(np.int32)  # a trade at the very end
-    y = np.where(price == UNDEF_PRICE, -1, y_of(np.where(price == UNDEF_PRICE, 0, price))).astype(np.int32)
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    outside = len(inside) - int(np.count_nonzero(inside))
-    volumes, codes = np.asarray(size)[inside].astype(np.int64), axes.side_index(side[inside])
-    paint_kernels.gather_trades(x[inside], y[inside], volumes, codes, MARK_CELL, cells)
+    cells, outside = np.zeros((3, height // MARK_CELL + 1, width // MARK_CELL + 1, 3), np.int64), 0
+    for ts, price, size, side in trades:
+        x = np.floor(axes.column_position(grid, ts, width)).astype(np.int32)
+        x = np.where(x == width, width - 1, x).astype(np.int32)  # a trade at the very end
+        y = np.where(price == UNDEF_PRICE, -1, y_of(np.where(price == UNDEF_PRICE, 0, price))).astype(np.int32)
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        outside += len(inside) - int(np.count_nonzero(inside))
+        volumes, codes = np.asarray(size)[inside].astype(np.int64), axes.side_index(side[inside])
+        paint_kernels.gather_trades(x[inside], y[inside], volumes, codes, MARK_CELL, cells)
     sides, rows, columns = np.nonzero(cells[..., 0])
     if len(sides) == 0:
         return 0, 0, outside
@@ -149,12 +150,12 @@ def _paint_volume(canvas: np.ndarray, grid: HeatmapGrid, trades: axes.Trades) ->
     """
     left, top, right, bottom = STRIP
     middle, half, width = (top + bottom) // 2, (bottom - top) // 2 - 1, right - left
-    x = axes.column_position(grid, trades[0], width)
-    inside = (x >= 0) & (x <= width)
-    bins = np.minimum((x[inside] / MARK_CELL).astype(int), width // MARK_CELL - 1)
-    sides, size = axes.side_index(trades[3])[inside], np.asarray(trades[2])[inside].astype(np.int64)
     volume = np.zeros((3, width // MARK_CELL), np.int64)
-    np.add.at(volume, (sides, bins), size)
+    for ts, _, size, side in trades:
+        x = axes.column_position(grid, ts, width)
+        inside = (x >= 0) & (x <= width)
+        bins = np.minimum((x[inside] / MARK_CELL).astype(int), width // MARK_CELL - 1)
+        np.add.at(volume, (axes.side_index(side)[inside], bins), np.asarray(size)[inside].astype(np.int64))
     filled = np.sort(volume[volume > 0])
     peak = int(filled[min(int(len(filled) * 0.98), len(filled) - 1)]) if len(filled) else 0
     canvas[middle, left:right] = colours.FRAME

@@ -35,20 +35,20 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def write_head(
-    pen: ImageDraw.ImageDraw, grid: HeatmapGrid, shown: axes.Levels, trades: axes.Trades, marks: tuple[int, int, int], title: str, scale: str
+    pen: ImageDraw.ImageDraw, grid: HeatmapGrid, shown: axes.Levels, traded: axes.TradeFacts, marks: tuple[int, int, int], title: str, scale: str
 ) -> None:
     """Title and one line of facts; marks: (drawn, there would be, trades outside the picture)."""
     start, end = int(grid.time_edges[0]), int(grid.time_edges[-1])
     places = axes.decimals_of(shown.step)
     ends = f"{axes.date_text(start)}  {axes.time_text(start, 10**9)} to {axes.time_text(end, 10**9)} UTC"
     levels = f"{len(shown.prices):,} prices, {axes.price_text(shown.step, places)} apart"
-    traded = f"{len(trades[0]):,} trades, volume {int(np.sum(trades[2], dtype=np.int64)):,}"
+    volume = f"{traded.count:,} trades, volume {traded.volume:,}"
     if marks[0] < marks[1]:
-        traded += f" (the largest {marks[0]:,} of {marks[1]:,} marks drawn)"
+        volume += f" (the largest {marks[0]:,} of {marks[1]:,} marks drawn)"
     if marks[2]:
-        traded += f", {marks[2]:,} outside the picture"
+        volume += f", {marks[2]:,} outside the picture"
     pen.text((PLOT[0], 14), title, fill=colours.INK, font=_font(26))
-    pen.text((PLOT[0], 50), "   |   ".join((ends, levels, f"colour: {scale} in mean resting size", traded)), fill=colours.MUTED, font=_font(15))
+    pen.text((PLOT[0], 50), "   |   ".join((ends, levels, f"colour: {scale} in mean resting size", volume)), fill=colours.MUTED, font=_font(15))
 
 
 def write_axes(
@@ -79,7 +79,7 @@ def write_axes(
         pen.text(((left + right) // 2, (top + bottom) // 2), "No resting size in this span", fill=colours.MUTED, font=_font(22), anchor="mm")
 
 
-def write_legend(image: Image.Image, pen: ImageDraw.ImageDraw, grid: HeatmapGrid, trades: axes.Trades, top: float, code: int) -> None:
+def write_legend(image: Image.Image, pen: ImageDraw.ImageDraw, grid: HeatmapGrid, traded: axes.TradeFacts, top: float, code: int) -> None:
     """One row between head and plot: both ramps with their sizes, the marks that occur, the hatches that occur."""
     font, y, x = _font(14), 90, PLOT[0]
 
@@ -100,7 +100,7 @@ def write_legend(image: Image.Image, pen: ImageDraw.ImageDraw, grid: HeatmapGrid
         say(name, 7)
         swatch(np.repeat(colours.ramp(stops)[steps][None], 12, axis=0))
         say(f"{limit} and more")
-    sides = set(axes.side_index(trades[3]).tolist())
+    sides = traded.sides
     for index, (name, fill) in enumerate((("bought", colours.BUY), ("sold", colours.SELL), ("traded, side not known", colours.UNKNOWN_SIDE))):
         if index in sides:
             mark = np.full((18, 16, 3), 255, np.uint8)

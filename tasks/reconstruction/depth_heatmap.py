@@ -48,7 +48,7 @@ def build_depth_heatmap(lake: Path, partition: Partition, *, depth: int, interva
     """Write the grid of a depth partition to the heatmap layer; returns its path relative to the lake, None when there was never a touch.
 
     depth, interval_ns: of the grid layer to draw, depth-<depth>-<interval>, the largest there is. width, height: most columns and rows of the
-    picture. Sizes are in units of 1.0. Memory: the touch layer and one batch of the grid. Raises SchemaMismatch, StorageError.
+    picture. Sizes are in units of 1.0. Memory: one batch of a layer. Raises SchemaMismatch, StorageError.
     """
     layer = f"depth-{depth}-{interval_name(interval_ns)}"
     path, stamp = partition.path(LAYER), depth_heatmap_stamp(lake, partition, layer, width, height)
@@ -135,7 +135,7 @@ def _spans(rows: _GridRows, touch: Touch, edges: np.ndarray) -> tuple[tuple[int,
     """(start, end, status, reason) of each stretch of the picture in which the book is not valid, ascending."""
     first, end = int(edges[0]), int(edges[-1])
     found = [*touch.spans(end), *stale_spans(rows.path, rows.interval)]
-    if touch.as_of[0] > first:
-        found.append((first, int(touch.as_of[0]), "no_book", "no_snapshot"))
+    if touch.first > first:
+        found.append((first, touch.first, "no_book", "no_snapshot"))
     inside = [(max(a, first), min(b, end), status, reason) for a, b, status, reason in found]
     return tuple(sorted(span for span in inside if span[0] < span[1]))

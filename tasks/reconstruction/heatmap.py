@@ -6,7 +6,7 @@ windowed ones take the mbp rows. The touch per column and the spans in which the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from tasks.storage import is_done, read_footer
 LAYER = "heatmap"
 MARGIN_TICKS = 20
 QUOTED_ROWS = 65_536
+TOUCH_ROWS = 131_072
 _COLUMNS = ("ts_event", "ts_recv", "action", "side", "price", "size", "order_id", "flags", "sequence")
 _NO_MARKS = np.zeros(0, np.int64)
 
@@ -82,33 +83,76 @@ def build_heatmap(
 
 
 class Touch:
-    """The bbo layer's times, touch and status as arrays."""
+    """What a picture needs of a bbo layer. Memory: one batch, the distinct prices and the changes of status, however long the layer is.
+
+    weights: price int64[n] 1e-9, ascending, and int64[n] of each, ns for which it was best bid or best ask and one for every row that says so.
+    first, last: as_of of the first and the last row; 0 where there is none.
+    """
 
     def __init__(self, path: Path) -> None:
-        names = ["as_of", "bid_px_00", "ask_px_00", "status", "reason"]
-        table = pq.read_table(path, columns=names, partitioning=None, read_dictionary=["status", "reason"]).combine_chunks().unify_dictionaries()
-        self.as_of = table["as_of"].cast("int64").to_numpy()
-        self.bid, self.ask = table["bid_px_00"].to_numpy(), table["ask_px_00"].to_numpy()
-        self._states = {name: _codes(table[name], values) for name, values in (("status", STATUSES), ("reason", REASONS))}
+        self._path = path
+        self.first = self.last = 0
+        self.weights = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._changes: list[tuple[int, str, str]] = []
+        kept: list[tuple[np.ndarray, np.ndarray]] = []
+        before: tuple[int, int, int] | None = None
+        for as_of, bid, ask, batch in self._batches(["status", "reason"]):
+            if before is None:
+                self.first = int(as_of[0])
+            else:
+                as_of, bid, ask = (np.concatenate([[one], many]) for one, many in zip(before, (as_of, bid, ask), strict=True))
+            kept.append(_added(bid[:-1], ask[:-1], np.diff(as_of)))
+            if len(kept) > 64:
+                kept = [_summed(kept)]
+            self._follow(batch)
+            before = int(as_of[-1]), int(bid[-1]), int(ask[-1])
+        if before is not None:
+            self.last = before[0]
+            kept.append(_added(np.array([before[1]]), np.array([before[2]]), np.array([1])))
+            self.weights = _summed(kept)
+
+    def _batches(self, more: Sequence[str] = ()) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, pa.RecordBatch]]:
+        """(as_of, best bid, best ask, all of the batch)."""
+        with pq.ParquetFile(self._path, read_dictionary=["status", "reason"], pre_buffer=False) as file:
+            for batch in file.iter_batches(TOUCH_ROWS, columns=["as_of", "bid_px_00", "ask_px_00", *more]):
+                yield batch["as_of"].cast("int64").to_numpy(), batch["bid_px_00"].to_numpy(), batch["ask_px_00"].to_numpy(), batch
+
+    def _follow(self, batch: pa.RecordBatch) -> None:
+        """Note where status or reason become others."""
+        status, reason = _codes(batch["status"], STATUSES), _codes(batch["reason"], REASONS)
+        changed = np.flatnonzero((status[1:] != status[:-1]) | (reason[1:] != reason[:-1])) + 1
+        for row in [0, *changed.tolist()]:
+            state = STATUSES[status[row]], REASONS[reason[row]]
+            if not self._changes or self._changes[-1][1:] != state:
+                self._changes.append((batch["as_of"][row].value, *state))
 
     def at(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Touch after the last change before each time."""
-        k = np.searchsorted(self.as_of, times, side="left") - 1
+        """Touch after the last change before each time. Reads the layer again."""
         bid, ask = np.full(len(times), UNDEF_PRICE), np.full(len(times), UNDEF_PRICE)
-        bid[k >= 0], ask[k >= 0] = self.bid[k[k >= 0]], self.ask[k[k >= 0]]
+        for as_of, bids, asks, _ in self._batches():
+            k = np.searchsorted(as_of, times, side="left") - 1
+            bid[k >= 0], ask[k >= 0] = bids[k[k >= 0]], asks[k[k >= 0]]
         return bid, ask
 
     def spans(self, end: int) -> tuple[tuple[int, int, str, str], ...]:
         """(start, end, status, reason) of each stretch that is not valid."""
-        if not len(self.as_of):
-            return ()
-        status, reason = self._states["status"], self._states["reason"]
-        changed = (status[1:] != status[:-1]) | (reason[1:] != reason[:-1])
-        starts = np.concatenate([[0], np.flatnonzero(changed) + 1])
-        ends = np.concatenate([self.as_of[starts[1:]], [end]])
-        return tuple(
-            (int(self.as_of[s]), int(e), STATUSES[status[s]], REASONS[reason[s]]) for s, e in zip(starts, ends, strict=True) if status[s] != VALID
-        )
+        ends = [*(start for start, _, _ in self._changes[1:]), end][: len(self._changes)]
+        return tuple((start, e, status, reason) for (start, status, reason), e in zip(self._changes, ends, strict=True) if status != STATUSES[VALID])
+
+
+def _added(bid: np.ndarray, ask: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of rows that stood for `held` ns each, see Touch."""
+    return _summed([(px, held + 1) for px in (bid, ask)])
+
+
+def _summed(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Weights by price, ascending, of parts that may name a price more than once."""
+    px, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
+    known = px != UNDEF_PRICE
+    distinct, place = np.unique(px[known], return_inverse=True)
+    total = np.zeros(len(distinct), np.int64)
+    np.add.at(total, place, weight[known])
+    return distinct, total
 
 
 def stale_spans(path: Path, interval_ns: int) -> tuple[tuple[int, int, str, str], ...]:
@@ -129,11 +173,8 @@ def stale_spans(path: Path, interval_ns: int) -> tuple[tuple[int, int, str, str]
     return tuple(found)
 
 
-def _codes(column: pa.ChunkedArray, values: tuple[str, ...]) -> np.ndarray:
+def _codes(array: pa.DictionaryArray, values: tuple[str, ...]) -> np.ndarray:
     """Positions in `values` of a dictionary column."""
-    if len(column) == 0:
-        return np.zeros(0, np.int64)
-    array = column.chunk(0)
     return np.array([values.index(v) for v in array.dictionary.to_pylist()])[array.indices.to_numpy()]
 
 
@@ -151,16 +192,11 @@ def price_bins(bbo: Touch, quoted: np.ndarray, height: int) -> tuple[int, int, i
 
     The tick is the greatest common divisor of the differences of the touch's prices and those of `quoted` inside of the range.
     """
-    weight = np.diff(bbo.as_of, append=bbo.as_of[-1:] + 1).astype(np.float64) if len(bbo.as_of) else np.zeros(0)
-    px = np.concatenate([bbo.bid, bbo.ask])
-    both = np.concatenate([weight, weight])
-    known = px != UNDEF_PRICE
-    if not known.any():
+    px, weight = bbo.weights
+    if not len(px):
         return None
-    px, both = px[known], both[known] + 1.0
-    order = np.argsort(px, kind="stable")
-    share = np.cumsum(both[order]) / both.sum()
-    low, high = int(px[order][np.searchsorted(share, 0.005)]), int(px[order][min(np.searchsorted(share, 0.995), len(px) - 1)])
+    share = np.cumsum(weight) / weight.sum()
+    low, high = px[np.minimum(np.searchsorted(share, (0.005, 0.995)), len(px) - 1)].tolist()
     near = max((high - low) // 5, abs(high) // 1_000)
     distinct = np.unique(np.concatenate([px, quoted[(quoted >= low - near) & (quoted <= high + near)]]))
     tick = int(np.gcd.reduce(distinct - distinct[0])) or max(abs(int(distinct[0])) // 10_000, 1)
@@ -178,14 +214,17 @@ class _Axis:
         self._kind, self._width, self._events = kind, width, 0
         if kind == "time":
             file = pq.ParquetFile(rows_path, pre_buffer=False)
-            first, last = _span(rows_path) if file.metadata.num_rows else (int(bbo.as_of[0]), int(bbo.as_of[-1]))
+            first, last = _span(rows_path) if file.metadata.num_rows else (bbo.first, bbo.last)
             self.edges = np.linspace(0, max(last - first, width), width + 1).astype(np.int64) + first
         else:
-            batches = pq.ParquetFile(rows_path, pre_buffer=False).iter_batches(columns=["as_of"])
-            as_of = np.concatenate([b.column(0).cast("int64").to_numpy() for b in batches])
-            self._total = len(as_of)
+            file = pq.ParquetFile(rows_path, pre_buffer=False)
+            self._total = file.metadata.num_rows
             at = np.minimum(np.arange(width + 1) * self._total // width, self._total - 1)
-            self.edges = as_of[at]
+            self.edges, start = np.empty(width + 1, np.int64), 0
+            for batch in file.iter_batches(TOUCH_ROWS, columns=["as_of"]):
+                here = (at >= start) & (at < start + len(batch))
+                self.edges[here] = batch.column(0).cast("int64").to_numpy()[at[here] - start]
+                start += len(batch)
 
     def positions(self, clock: np.ndarray, flags: np.ndarray) -> np.ndarray:
         """float64[n] position of each record: that of the event end that completes it."""

@@ -33,7 +33,7 @@ EDGE = BINS // 8  # bins between the touch and the edge below which the bins mov
 _SHARES = (0.005, 0.995)  # of the time that the touch stood anywhere, as for a lake
 _FINER = 8  # columns at the start against those that an expected end asks for: data may end long before what a header promises
 _TRADED = ("price", "size", "side")
-Trades = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # time ns, price, size, side code
+Trades = list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]  # time ns, price, size, side code; in batches
 
 
 class QuickHeat:
@@ -65,7 +65,7 @@ class QuickHeat:
             bin_of=np.zeros(0, np.int32), edges=np.zeros(1, np.int64), touch=np.zeros((0, 2), np.int64), rested=np.zeros((2, BINS)),
             spans=np.zeros((64, 3), np.int64), trades=np.zeros(batch_rows, np.int32), notes=notes,
         )  # fmt: skip
-        self._traded: list[tuple[np.ndarray, ...]] = []
+        self._traded: Trades = []
 
     def feed(self, columns: dict[str, np.ndarray], marks: np.ndarray) -> None:
         """Apply one batch of event columns, of any stride, n <= batch_rows; marks int64[m]: rows before which a bad one stood. Raises BookBroken."""
@@ -227,15 +227,13 @@ class QuickHeat:
         notes = self._canvas.notes
         if count := int(notes[k.TRADES]):
             index = self._canvas.trades[:count]
-            self._traded.append((columns[self._clock][index], *(columns[name][index] for name in _TRADED)))
+            price, size, side = (columns[name][index] for name in _TRADED)
+            self._traded.append((columns[self._clock][index].astype(np.int64), price, size, side))
             notes[k.TRADES] = 0
 
     def trades(self) -> Trades:
-        """(time ns, price, size, side code) of each trade so far."""
-        if not self._traded:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint32), np.zeros(0, np.uint8)
-        time, price, size, side = (np.concatenate(parts) for parts in zip(*self._traded, strict=True))
-        return time.astype(np.int64), price, size, side
+        """(time ns, price, size, side code) of the trades so far, batch by batch."""
+        return list(self._traded)
 
     def finish(self) -> HeatmapGrid | None:
         """The picture up to the last complete event; None when there was never a touch. Nothing can be fed after it."""

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tasks.errors import UsageError
 from tasks.heatmap_grid import HeatmapGrid
-from tasks.publishing import axes, colours, paint_kernels
+from tasks.publishing import axes, colours, heatmap_html, paint_kernels
 from tasks.publishing.heatmap_html import draw_html
 from tasks.publishing.heatmap_png import draw_png
 from tasks.publishing.picture_text import PLOT
@@ -43,7 +43,7 @@ def make_grid(axis: str = "time", spans: tuple[tuple[int, int, str, str], ...] =
 
 def make_trades() -> axes.Trades:
     sides = np.frombuffer(b"BAN", np.uint8).copy()
-    return T0 + SECOND * np.array([30, 90, 110]), LOW + TICK * np.array([19, 19, 19]), np.array([5, 500, 7]), sides
+    return [(T0 + SECOND * np.array([30, 90, 110]), LOW + TICK * np.array([19, 19, 19]), np.array([5, 500, 7]), sides)]
 
 
 def pixels(path) -> np.ndarray:
@@ -150,7 +150,7 @@ def test_trades_are_marked_at_their_time_and_price_in_the_colour_of_their_side(t
     grid, trades = make_grid(), make_trades()
     draw_png(grid, trades, tmp_path / "trades.png", title="", touch=False)
     plot = plot_of(tmp_path / "trades.png")
-    low, high = axes.levels_of(grid, trades[1]).bounds
+    low, high = axes.levels_of(grid, axes.trade_facts(trades).prices).bounds
     y = int(PLOT_HEIGHT * (1 - (LOW + 19 * TICK - low) / (high - low)))
     for second, colour in ((30, colours.BUY), (90, colours.SELL), (110, colours.UNKNOWN_SIDE)):
         marked = (np.abs(plot.astype(int) - colour) < 40).all(axis=2)
@@ -165,6 +165,20 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path):
         for name in "ab":
             draw(make_grid(), make_trades(), tmp_path / f"{name}.{suffix}", title="T")
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("draw", [draw_png, draw_html])
+def test_a_picture_does_not_depend_on_how_its_trades_come(tmp_path, draw, monkeypatch):
+    monkeypatch.setattr(heatmap_html, "MOST_TRADES", 40)  # of many equal sizes: which are shown depends on their order
+    rng = np.random.default_rng(5)
+    n = 300
+    columns = (
+        T0 + SECOND * np.sort(rng.integers(-5, 125, n)), LOW + TICK * rng.integers(-3, 40, n), rng.integers(1, 9, n).astype(np.uint32),
+        rng.choice(np.frombuffer(b"BAN", np.uint8), n),
+    )  # fmt: skip
+    for name, cuts in (("one", []), ("many", [1, 1, 7, 50, 51, 52, 290])):
+        draw(make_grid(), list(zip(*(np.split(column, cuts) for column in columns), strict=True)), tmp_path / name, title="T")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
 
 
 def test_an_empty_book_and_no_trades_still_make_a_picture_and_a_page(tmp_path):
@@ -258,7 +272,7 @@ def test_the_page_holds_every_size_of_the_grid_signed(tmp_path, factor):
     cells = np.frombuffer(base64.b64decode(data["grid"]["bdata"]), {"i2": "<i2", "f4": "<f4"}[data["grid"]["dtype"]]).reshape(
         data["rows"], data["columns"]
     )
-    shown = axes.levels_of(grid, make_trades()[1])
+    shown = axes.levels_of(grid, make_trades()[0][1])
     np.testing.assert_allclose(cells * data["unit"], np.where(shown.bids >= shown.asks, shown.bids, -shown.asks), rtol=5e-3)
     assert data["prices"][:2] == ["4,000.00", "4,000.25"]
     assert [t["name"] for t in data["traces"]] == ["Best bid", "Best ask", "Bought", "Sold", "Side not known"]
