@@ -19,12 +19,11 @@ import pyarrow as pa
 
 from validation import judge_process
 from validation.profile import FileProfile
-from validation.quiet import great_expectations
-from validation.rules import Consequence, Rule
+from validation.rules import Rule
+from validation.verdict import validate
 
 LOCK = threading.Lock()
 _log = logging.getLogger(__name__)
-_SEVERITY: dict[Consequence, str] = {"block": "critical", "quarantine": "warning", "warn": "info"}
 
 
 def judge(suite: str, rules: Sequence[Rule], profiles: Sequence[FileProfile]) -> dict[str, Any]:
@@ -64,33 +63,3 @@ def _elsewhere(suite: str, rules: Sequence[Rule], table: pa.Table) -> dict[str, 
         _log.warning("The process that runs Great Expectations is gone (%s); going on without it", fault)
         judge_process.end()
         return None
-
-
-def validate(suite: str, rules: Sequence[Rule], table: pa.Table) -> dict[str, Any]:
-    """Great Expectations' result on a profile table, in this process."""
-    gx = great_expectations()
-    from great_expectations.data_context.types.base import ProgressBarsConfig
-    from great_expectations.expectations import UnexpectedRowsExpectation
-    from great_expectations.expectations.metadata_types import FailureSeverity
-
-    import validation.duckdb_source  # noqa: F401  (makes add_duckdb exist)
-
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    source = context.data_sources.add_duckdb(name="profile")
-    try:
-        source.load("profile", table)
-        batch = source.add_table_asset(name=suite, table_name="profile").add_batch_definition_whole_table("files").get_batch()
-        expectations = [
-            UnexpectedRowsExpectation(
-                unexpected_rows_query=f"SELECT path, rows, {rule.name} AS unexpected FROM {{batch}} WHERE {rule.name} > 0",
-                description=f"{rule.name}: {rule.why}",
-                severity=FailureSeverity(_SEVERITY[rule.consequence]),
-                meta={"name": rule.name, "consequence": rule.consequence, "look": rule.look, "holds": rule.holds},
-            )
-            for rule in rules
-        ]
-        found = batch.validate(gx.ExpectationSuite(name=suite, expectations=expectations), result_format="COMPLETE")
-        return found.to_json_dict()
-    finally:
-        source.close()

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from validation.rules import Rule
 
+# Great Expectations imports them where they are installed, for stores that are not used here: 15 MB.
+NOT_NEEDED = ("boto3", "botocore")
+
 
 class JudgeLost(Exception):
     """The process does not answer any more."""
@@ -35,7 +38,7 @@ class JudgeProcess:
         self._process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
 
     def validate(self, suite: str, rules: Sequence[Rule], table: pa.Table) -> dict[str, Any]:
-        """`judge.validate` there. Raises JudgeLost when the process has gone, and what the validation raised."""
+        """`verdict.validate` there. Raises JudgeLost when the process has gone, and what the validation raised."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -49,9 +52,9 @@ class JudgeProcess:
         return result
 
     def memory_bytes(self) -> int:
-        """Its resident memory."""
+        """Resident memory that it shares with nobody: what libraries it has in common with the run is counted there."""
         try:
-            return psutil.Process(self._process.pid).memory_info().rss
+            return psutil.Process(self._process.pid).memory_full_info().uss
         except psutil.Error:
             return 0
 
@@ -90,15 +93,17 @@ def current() -> JudgeProcess | None:
 
 
 def memory_bytes() -> int:
-    """Resident memory of that process, 0 without one."""
+    """Memory of that process alone, 0 without one."""
     process = _current
     return process.memory_bytes() if process is not None else 0
 
 
 def serve(requests: BinaryIO, results: BinaryIO) -> None:
     """Answer until the input closes."""
-    from validation.judge import validate
+    for name in NOT_NEEDED:
+        sys.modules[name] = None  # type: ignore[assignment]  # an import of it fails, as where it is not installed
     from validation.quiet import great_expectations
+    from validation.verdict import validate
 
     great_expectations()
     while True:
