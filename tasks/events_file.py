@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.disk import storage_error
 from tasks.errors import StorageError
 from tasks.schemas import ACTIONS, EVENT_DTYPES, EVENTS, SIDES, char_codes, char_index, level_fields
-from tasks.storage import ParquetSink, storage_error
+from tasks.storage import ParquetSink
 
 # Measured on 1.5M futures events, zstd-1, one thread (write, read, bytes a row): these 4.4 M/s, 9.9 M/s, 16.2; all plain 2.8, 5.1, 17.5;
 # all dictionary 1.5, 4.2, 24.5; times or sequence delta-packed 4.3, 9.3-10.1, 15.7; size as a dictionary 4.5, 9.2, 16.3.

@@ -1,10 +1,8 @@
-"""How bytes reach the disk: written beside, synced, renamed; nothing with a final name is ever partial. The only module that decides it."""
+"""How files reach the lake: written beside, then named (disk.py); nothing with a final name is ever partial. The only module that decides it."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
 import time
 import uuid
@@ -16,6 +14,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.disk import drop, publish, storage_error
 from tasks.errors import StorageError
 from tasks.owners import Owner
 from tasks.partitions import Stamp, digest
@@ -25,23 +24,6 @@ ROW_GROUP_ROWS = 131_072
 PARTIAL = ".partial"
 # A partial file of another machine that nobody has written to for so long is dead: twice the longest time that a profile gives a task.
 FOREIGN_DEAD_S = 24 * 3600
-
-_REMEDY = {
-    errno.ENOSPC: "The disk is full: free space or choose another --lake; finished partitions are kept, start again to resume",
-    errno.EDQUOT: "The disk quota is used up: free space or choose another --lake; start again to resume",
-    errno.EROFS: "The file system is read-only: choose another --lake or remount it",
-    errno.EACCES: "No permission to write there: choose another --lake or change the permissions",
-    errno.EPERM: "Writing there is not permitted: choose another --lake or change the permissions",
-    errno.ENOTDIR: "A part of that path is a file: choose another --lake",
-    errno.EMFILE: "Too many open files: raise `ulimit -n`",
-}
-_TRANSIENT = {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE}
-
-
-def storage_error(path: Path, fault: OSError) -> StorageError:
-    """`fault` as a StorageError that names the path and the remedy."""
-    remedy = _REMEDY.get(fault.errno or 0, "Check the disk and start again; finished partitions are kept")
-    return StorageError(f"Cannot write {path}: {fault.strerror or fault}. {remedy}.", transient=fault.errno in _TRANSIENT)
 
 
 @contextmanager
@@ -54,14 +36,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        publish(temporary, path)
     except OSError as fault:
-        _drop(temporary)
+        drop(temporary)
         raise storage_error(path, fault) from fault
     except BaseException:
-        _drop(temporary)
+        drop(temporary)
         raise
 
 
@@ -79,7 +59,7 @@ class AtomicFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._temporary = path, _beside(path)
+        self.path, self._temporary, self._committed = path, _beside(path), False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self._temporary, "wb")  # noqa: SIM115 - closed by commit or abort
@@ -97,18 +77,19 @@ class AtomicFile:
         """Close, sync and rename."""
         try:
             self._file.close()
-            _sync(self._temporary)
-            os.replace(self._temporary, self.path)
-            _sync(self.path.parent)
+            publish(self._temporary, self.path)
+            self._committed = True
         except OSError as fault:
             self.abort()
             raise storage_error(self.path, fault) from fault
 
     def abort(self) -> None:
         """Drop what was written; harmless after a commit."""
+        if self._committed:
+            return
         with suppress(OSError):
             self._file.close()
-        _drop(self._temporary)
+        drop(self._temporary)
 
     def __enter__(self) -> AtomicFile:
         return self
@@ -132,26 +113,12 @@ def temporary_copy(path: Path, folder: str) -> Iterator[Path]:
             raise StorageError(f"Cannot copy {path} to {copy}: {fault.strerror}. Choose another --temp-dir, or none.") from fault
         yield copy
     finally:
-        _drop(copy)
+        drop(copy)
 
 
 def _beside(path: Path) -> Path:
     """A name no one else uses, which says which process of which machine writes it."""
     return path.with_name(f".{path.name}.{Owner.me().text}-{uuid.uuid4().hex[:8]}{PARTIAL}")
-
-
-def _drop(path: Path) -> None:
-    # What cannot be removed now must not hide the fault that led here; a later run removes it.
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class ParquetSink:
@@ -175,7 +142,7 @@ class ParquetSink:
         self.path, self.schema, self.rows, self._row_group_rows = path, schema, 0, row_group_rows
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
-        self._temporary = _beside(path)
+        self._temporary, self._committed = _beside(path), False
         if dictionary is None:
             dictionary = [f.name for f in schema if pa.types.is_dictionary(f.type) or pa.types.is_string(f.type)]
         try:
@@ -185,7 +152,7 @@ class ParquetSink:
                 write_page_index=False, store_schema=True, write_statistics=True if statistics is None else statistics,
             )  # fmt: skip
         except OSError as fault:
-            _drop(self._temporary)
+            drop(self._temporary)
             raise storage_error(path, fault) from fault
 
     def write(self, table: pa.Table | pa.RecordBatch) -> None:
@@ -223,18 +190,19 @@ class ParquetSink:
         try:
             self._writer.add_key_value_metadata(footer)
             self._writer.close()
-            _sync(self._temporary)
-            os.replace(self._temporary, self.path)
-            _sync(self.path.parent)
+            publish(self._temporary, self.path)
+            self._committed = True
         except OSError as fault:
             self.abort()
             raise storage_error(self.path, fault) from fault
 
     def abort(self) -> None:
         """Drop what was written; harmless after a commit."""
+        if self._committed:
+            return
         with suppress(OSError, pa.ArrowException):
             self._writer.close()
-        _drop(self._temporary)
+        drop(self._temporary)
 
     def __enter__(self) -> ParquetSink:
         return self

@@ -8,6 +8,7 @@ from typing import Any
 from tasks.aggregation.bars import build_bars
 from tasks.aggregation.features import build_features
 from tasks.aggregation.layer_reading import KNOWN
+from tasks.disk import together
 from tasks.errors import BookmillError
 from tasks.partitions import MboRecipe, Partition, Stamp, digest
 from tasks.specs import interval_name, parse_bar
@@ -45,19 +46,20 @@ def aggregate(lake: Path, partition: Partition, recipe: MboRecipe, *, batch_rows
     trades, bbo = lake / partition.path("trades"), lake / partition.path("bbo")
     grid = lake / partition.path(f"mbp-{recipe.depth}-{interval_name(recipe.interval_ns)}")
     facts: dict[str, dict[str, Any]] = {}
-    for name in recipe.bars:
-        spec = parse_bar(name)
-        out, stamp = lake / partition.path(spec.layer), aggregate_stamp(lake, partition, recipe, spec.layer)
+    with together():
+        for name in recipe.bars:
+            spec = parse_bar(name)
+            out, stamp = lake / partition.path(spec.layer), aggregate_stamp(lake, partition, recipe, spec.layer)
+            if is_done(out, stamp):
+                facts[spec.layer] = read_facts(out)
+            else:
+                facts[spec.layer] = build_bars([trades], out, spec, stamp, clock=KNOWN, partition=partition, batch_rows=batch_rows)
+        layer = features_layer(recipe)
+        out, stamp = lake / partition.path(layer), aggregate_stamp(lake, partition, recipe, layer)
         if is_done(out, stamp):
-            facts[spec.layer] = read_facts(out)
+            facts[layer] = read_facts(out)
         else:
-            facts[spec.layer] = build_bars([trades], out, spec, stamp, clock=KNOWN, partition=partition, batch_rows=batch_rows)
-    layer = features_layer(recipe)
-    out, stamp = lake / partition.path(layer), aggregate_stamp(lake, partition, recipe, layer)
-    if is_done(out, stamp):
-        facts[layer] = read_facts(out)
-    else:
-        facts[layer] = build_features(
-            grid, [bbo], [trades], out, stamp, interval_ns=recipe.interval_ns, clock=KNOWN, depth=recipe.depth, batch_rows=batch_rows
-        )
+            facts[layer] = build_features(
+                grid, [bbo], [trades], out, stamp, interval_ns=recipe.interval_ns, clock=KNOWN, depth=recipe.depth, batch_rows=batch_rows
+            )
     return facts

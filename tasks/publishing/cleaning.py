@@ -6,10 +6,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from tasks.disk import storage_error
 from tasks.locks import PARTITION, SOURCE, Claims, source_claim
 from tasks.partitions import Partition
 from tasks.publishing.orphans import ACCOUNTS, PICTURES, Stock, find_old_events, find_orphans, find_partials, take_stock
-from tasks.storage import PARTIAL, storage_error
+from tasks.storage import PARTIAL
 
 
 def clean(

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.disk import storage_error
 from tasks.errors import BookmillError, StorageError, UsageError
 from tasks.partitions import Partition
 from tasks.reconstruction.book import OrderBook
@@ -23,7 +24,7 @@ from tasks.reconstruction.book_kernels import HALTED_STATE, IN_SNAPSHOT, LAST_SE
 from tasks.reconstruction.checkpoints import read_resting
 from tasks.reconstruction.rebuild import starts_clean
 from tasks.schemas import EVENT_DTYPES, F_SNAPSHOT, char_codes
-from tasks.storage import read_facts, read_footer, storage_error
+from tasks.storage import read_facts, read_footer
 
 BATCH_ROWS = 65_536
 _DAY_NS = 86_400_000_000_000

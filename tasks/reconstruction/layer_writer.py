@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tasks.book_rows import LEVELS, cell, packed_schema
+from tasks.disk import together
 from tasks.errors import BookmillError
 from tasks.partitions import MboRecipe, Partition, Stamp
 from tasks.reconstruction.checkpoints import CheckpointWriter, write_resting
@@ -102,12 +103,13 @@ class LayerWriter:
         facts = _facts(replay, rows_in, {self._names[kind]: n for kind, n in rows.items()})
         facts |= made_from | {"proofs": {name: to_json(proof, detail) for name, (proof, detail) in replay.comparisons().items()}}
         facts["statuses"] = {name: int(n) for name, n in zip(STATUSES, self._statuses, strict=True) if n}
-        for kind in ("rows", "grid", "trades"):
-            self._sinks[kind].commit(stamp)
-        write_resting(self._lake / paths["opening"], opening[0], stamp, opening[1])
-        write_resting(self._lake / paths["closing"], closing, stamp, {"status": facts["status"], "reason": facts["reason"], "ns": replay.last_ns})
-        self.checkpoints.commit(stamp)
-        self._sinks["bbo"].commit(stamp, facts)
+        with together():
+            for kind in ("rows", "grid", "trades"):
+                self._sinks[kind].commit(stamp)
+            write_resting(self._lake / paths["opening"], opening[0], stamp, opening[1])
+            write_resting(self._lake / paths["closing"], closing, stamp, {"status": facts["status"], "reason": facts["reason"], "ns": replay.last_ns})
+            self.checkpoints.commit(stamp)
+            self._sinks["bbo"].commit(stamp, facts)
         return Rebuilt(self._partition, {self._names[k]: (paths[k], rows[k]) for k in self._names}, facts, False)
 
 

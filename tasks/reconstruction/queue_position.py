@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.disk import storage_error
 from tasks.errors import StorageError, UsageError
 from tasks.partitions import Partition
 from tasks.reconstruction.book import OrderBook
@@ -34,7 +35,6 @@ from tasks.reconstruction.track_kernels import (
     track,
 )
 from tasks.schemas import STATUSES, SUSPECT, VALID
-from tasks.storage import storage_error
 
 ROWS_ROOM = 16_384
 _COLUMNS = ("ts_event", "ts_recv", "action", "side", "price", "size", "order_id", "flags", "sequence")

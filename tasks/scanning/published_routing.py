@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tasks.disk import storage_error
 from tasks.errors import BookmillError
 from tasks.partitions import Partition, SourceFile, Stamp
 from tasks.scanning import route_kernels as rk
 from tasks.scanning.partition_table import Lost, PartitionTable
 from tasks.scanning.published_batches import INSTRUMENT, LEVELS, NO_TIME, PUBLISHER, TS_EVENT, TS_RECV, PublishedBatch, columns_of
 from tasks.schemas import ACTIONS, char_index, published_schema
-from tasks.storage import ParquetSink, storage_error
+from tasks.storage import ParquetSink
 
 # A row of ten levels takes 440 bytes: 16 sinks hold 115 MB before they write a row group.
 MAX_OPEN = 16

@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.disk import storage_error
 from tasks.errors import UsageError
 from tasks.events_file import events_sink, read_events, to_table
 from tasks.locks import PARTITION, SOURCE, Claims, source_claim
@@ -39,7 +40,7 @@ from tasks.scanning.readers import open_reader
 from tasks.scanning.replay_patch import Mend, check_mends, patched_copy
 from tasks.scanning.sources_file import quarantine_path, read_sources, sources_lock, sources_path, write_sources
 from tasks.schemas import QUARANTINE
-from tasks.storage import atomic_path, read_facts, storage_error, write_table
+from tasks.storage import atomic_path, read_facts, write_table
 
 MENDS = pa.schema(
     [("source_row", pa.int64()), ("byte_offset", pa.int64()), ("reason", pa.string()), ("raw", pa.binary()), ("mended", pa.binary())]

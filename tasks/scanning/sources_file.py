@@ -19,10 +19,11 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.disk import storage_error
 from tasks.errors import BookmillError, StorageError
 from tasks.partitions import MboRecipe, Partition, SourceFile, Stamp, digest
 from tasks.schemas import SOURCES
-from tasks.storage import read_footer, storage_error, write_table
+from tasks.storage import read_footer, write_table
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.disk import storage_error
 from tasks.schemas import EVENT_DTYPES
-from tasks.storage import ROW_GROUP_ROWS, storage_error
+from tasks.storage import ROW_GROUP_ROWS
 
 RECORD = np.dtype(list(EVENT_DTYPES.items()))
 _COPY_ROWS = 65_536
