@@ -74,7 +74,9 @@ def rebuild(
     events: paths relative to the lake; windows: half-open ns spans in which rows are wanted (None: all); carry: closing_book of the day before.
     Raises BookError (on_book_error="fail"), LakeConflict (two events files cover the same time), StorageError.
     """
-    events, batch_rows = in_time_order(lake, partition, events), min(batch_rows, REPLAY_ROWS)
+    events = in_time_order(lake, partition, events)
+    rows_in = sum(read_facts(lake / name)["rows_out"] for name in events)
+    batch_rows = min(batch_rows, REPLAY_ROWS, max(rows_in, 1))  # the buffers of a small book need not be those of a large one
     stamp = rebuild_stamp(lake, events, recipe, windows, carry)
     done = is_rebuilt(lake, partition, stamp, recipe)
     if done:
@@ -91,7 +93,7 @@ def rebuild(
             "starts_empty": recipe.starts_empty, "windowed": isinstance(replay, WindowReplay), "trading_states": _tells_halts(lake, events),
             "stale_after_ns": recipe.stale_after_ns, "contiguous": recipe.sequence == "contiguous",
         }  # fmt: skip
-        return writer.commit(replay, stamp, sum(read_facts(lake / name)["rows_out"] for name in events), made_from)
+        return writer.commit(replay, stamp, rows_in, made_from)
 
 
 def in_time_order(lake: Path, partition: Partition, events: Sequence[str]) -> list[str]:
