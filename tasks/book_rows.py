@@ -25,7 +25,7 @@ from tasks.schemas import BOOK_HEAD, UNDEF_PRICE, level_fields
 LEVELS = "levels"
 PACKED_WORDS = 5  # of 8 bytes, a level of both sides
 _BYTES = 8 * PACKED_WORDS
-_CELL = re.compile(r"(bid|ask)_(px|sz|ct)_(\d+)")
+_CELL = re.compile(r"(bid|ask)_(px|sz|ct)_([0-9]{2}|[1-9][0-9]{2,})")
 
 
 def packed_schema(depth: int) -> pa.Schema:
@@ -36,7 +36,8 @@ def packed_schema(depth: int) -> pa.Schema:
 def depth_of(schema: pa.Schema) -> int:
     """Levels a side of a packed schema, 0 for one with columns."""
     at = schema.get_field_index(LEVELS)
-    return 0 if at < 0 or not pa.types.is_fixed_size_binary(schema.field(at).type) else schema.field(at).type.byte_width // _BYTES
+    kind = schema.field(at).type if at >= 0 else None
+    return kind.byte_width // _BYTES if kind is not None and pa.types.is_fixed_size_binary(kind) and kind.byte_width % _BYTES == 0 else 0
 
 
 def as_read(schema: pa.Schema) -> pa.Schema:

@@ -59,12 +59,15 @@ def look(words, depth, broken):
         broken[6] += bid != UNDEF_PRICE and bid >= big_endian(words[r, 1])
 
 
-def proven(path: Path, depth: int) -> set[str]:
-    """Those of CHECKS that every row of a packed file passes. Raises OSError or ArrowException when it cannot be read."""
+def proven(path: Path, depth: int) -> set[str] | None:
+    """Those of CHECKS that every row of a packed file passes; None where a row has no levels at all, which is for SQL to count. Raises OSError
+    or ArrowException when the file cannot be read."""
     broken = np.zeros(len(CHECKS), np.int64)
     with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(16_384, columns=[LEVELS]):
             column = batch.column(0)
+            if column.null_count:  # what stands in their place may be any row
+                return None
             words = np.frombuffer(column.buffers()[1], np.int64).reshape(-1, PACKED_WORDS * depth)
             look(words[column.offset : column.offset + len(column)], depth, broken)
     return {name for name, rows in zip(CHECKS, broken.tolist(), strict=True) if rows == 0}

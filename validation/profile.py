@@ -143,8 +143,11 @@ def _packed_rules(heads: Sequence[FileProfile], declared: pa.Schema, rules: list
     schema = heads[0].reading(declared)
     if not heads[0].packed:
         return schema, rules
-    passed = set.intersection(*(proven(head.path, head.packed) for head in heads)) if any(rule.levels for rule in rules) else set()
-    cells = [field.name for field in schema if field.metadata]
+    found = [proven(head.path, head.packed) for head in heads]
+    known = [names for names in found if names is not None]
+    if len(known) < len(found):
+        return schema, rules
+    passed, cells = set.intersection(*known), [field.name for field in schema if field.metadata]
     return schema, [complete_but(rule, cells) for rule in rules if rule.levels not in passed]
 
 
@@ -203,7 +206,7 @@ def _run(connection: duckdb.DuckDBPyConnection, query: str, rules: Sequence[Rule
 def _not_proven(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, path: Path, rules: list[Rule], rows: int) -> list[Rule]:
     """The rules that minimum, maximum and null count of their columns do not settle."""
     named = {name for rule in rules for name in (*rule.bounds, *rule.constant, *rule.required)}
-    columns = [name for name in schema.names if name in named]
+    columns = [name for name in schema.names if name in named and not schema.field(name).metadata]  # a packed number has no statistics
     if not columns:
         return rules
     (values,) = connection.execute(sql.statistics(path, schema, columns)).fetchall()
@@ -213,6 +216,8 @@ def _not_proven(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, path: 
 
 def _proven(rule: Rule, known: dict[str, tuple[Any, Any, int]], rows: int) -> bool:
     for name in (*rule.bounds, *rule.constant, *rule.required):
+        if name not in known:
+            return False
         low, high, filled = known[name]
         # A time of 2^63 - 1 is infinity to DuckDB, and as a number nothing.
         if filled != rows or low is None or high is None:

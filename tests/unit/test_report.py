@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +16,10 @@ from plotly.offline import get_plotlyjs
 from tasks.partitions import Partition, Stamp
 from tasks.publishing import ledger
 from tasks.publishing.report import DETAILED, RunFacts, markdown_summary, partition_fields, table_rows, write_report
-from tasks.schemas import BARS, QUARANTINE, UNDEF_PRICE, books_schema
+from tasks.publishing.report_charts import BUCKETS
+from tasks.schemas import BARS, BOOK_HEAD, QUARANTINE, UNDEF_PRICE, books_schema
 from tasks.storage import write_table
+from tests.unit.test_book_rows import level_names, packed_table, with_columns
 
 STAMP = Stamp("i", "r")
 EVIL = "<script>alert('&1')</script>"
@@ -112,6 +116,18 @@ class Page(HTMLParser):
             self.headings.append(data)
 
 
+def figures_of(text: str) -> dict[str, Any]:
+    """The charts of a page by their id."""
+    found = re.search(r"const FIGURES = (\[.*\]);\n", text.replace(get_plotlyjs(), ""))
+    assert found is not None
+    return {figure["id"]: figure for figure in json.loads(found[1])}
+
+
+def values(trace: dict, name: str = "y") -> np.ndarray:
+    """The numbers of a trace as they stand in the page."""
+    return np.frombuffer(base64.b64decode(trace[name]["bdata"]), trace[name]["dtype"])
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
@@ -158,15 +174,9 @@ def test_links_lead_to_the_files_of_the_lake(made):
 
 
 def test_charts_hold_the_values_of_the_layers_in_at_most_2000_points(made):
-    import base64
-
-    figures = {f["id"]: f for f in json.loads(re.search(r"const FIGURES = (\[.*\]);\n", made[1].replace(get_plotlyjs(), ""))[1])}
+    figures = figures_of(made[1])
     assert set(figures) == {f"partition-{i}-{kind}" for i in (0, 1) for kind in ("spread", "depth", "bars")} | {"throughput", "memory"}
-
-    def values(trace, name="y"):
-        return np.frombuffer(base64.b64decode(trace[name]["bdata"]), trace[name]["dtype"])
-
-    spread, bids, asks = figures["partition-0-spread"]["data"], *figures["partition-0-depth"]["data"]
+    spread, (bids, asks) = figures["partition-0-spread"]["data"], figures["partition-0-depth"]["data"]
     assert values(spread[1], "x")[0] == (T0 + 100 * 10**9) / 1e6  # there is no book before
     assert np.isnan(values(spread[1])[:30]).all()  # a book, and no bid
     assert set(values(spread[1])[40:]) == {0.25}
@@ -183,6 +193,48 @@ def test_charts_hold_the_values_of_the_layers_in_at_most_2000_points(made):
     assert values(sold).sum() == 3 * 3_000
     assert values(candles, "open")[0] == 4_800
     assert values(candles, "close")[-1] == 4_800 + 2_999 * 0.25
+
+
+@pytest.mark.parametrize("layout", ["packed", "columns"])
+@pytest.mark.parametrize("depth", [1, 3, 10])
+def test_a_run_without_a_grid_gets_the_charts_of_its_books_at_event_ends(tmp_path, layout, depth):
+    """Each row has numbers of its own, a second apart, so that a stretch of the chart holds one row."""
+    n, tick = 600, 250_000_000
+    k = np.arange(n)
+    columns = {}
+    for level in range(depth):
+        columns[f"bid_px_{level:02d}"] = np.full(n, 4_800 * 10**9 - (1 + level) * tick)
+        columns[f"ask_px_{level:02d}"] = 4_800 * 10**9 + (k % 7 + level) * tick
+        columns[f"bid_sz_{level:02d}"] = 10 * level + k
+        columns[f"ask_sz_{level:02d}"] = 2**33 + 100 * level + 3 * k
+        for side in ("bid", "ask"):
+            columns[f"{side}_ct_{level:02d}"] = np.full(n, 2**32 - 1)  # never taken for a size
+    columns["bid_px_00"][49::50] = UNDEF_PRICE
+    levels = {name: columns[name].tolist() for name in level_names(depth)}
+    status = ["no_book"] * 20 + ["suspect"] * 30 + ["valid"] * (n - 50)
+    head = filled(pa.schema(BOOK_HEAD), n, ts_event=T0 + k * 10**9, status=status)
+    table = packed_table(levels, head, depth) if layout == "packed" else with_columns(levels, head)
+    write_table(tmp_path / "lake" / DAY.path(f"mbp-{depth}"), table, STAMP)
+
+    write_report(make_facts(tmp_path / "lake", [DAY]), tmp_path / "lake", tmp_path / "r.html")
+    figures = figures_of((tmp_path / "r.html").read_text())
+    assert set(figures) == {"partition-0-spread", "partition-0-depth", "throughput", "memory"}
+    (largest, mean), (bids, asks) = figures["partition-0-spread"]["data"], figures["partition-0-depth"]["data"]
+    seen = k[20:]  # the first rows have no book
+    for trace in (largest, mean, bids, asks):
+        after = (T0 + seen * 10**9) / 1e6 - values(trace, "x")  # ms since its stretch began
+        assert after.min() >= 0
+        assert after.max() < 1_000 * (n - 20) / BUCKETS
+    spread = np.where(seen % 50 == 49, np.nan, 0.25 * (seen % 7 + 1))
+    np.testing.assert_array_equal(values(largest), spread)
+    np.testing.assert_array_equal(values(mean), spread)
+    pairs = depth * (depth - 1) // 2
+    assert values(bids).tolist() == (10 * pairs + depth * seen).tolist()
+    assert values(asks, "customdata").tolist() == (-values(asks)).tolist() == (depth * 2**33 + 100 * pairs + 3 * depth * seen).tolist()
+    assert figures["partition-0-depth"]["layout"]["yaxis"]["title"]["text"] == f"size over {depth} level{'s' if depth > 1 else ''}"
+    (shape,) = figures["partition-0-spread"]["layout"]["shapes"]
+    assert shape["x0"] == (T0 + 20 * 10**9) / 1e6
+    assert (T0 + 49 * 10**9) / 1e6 < shape["x1"] < (T0 + 50 * 10**9) / 1e6
 
 
 def test_ledger_lines_carry_a_tick_and_a_broken_one_changes_the_verdict(made, tmp_path):

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.schemas import BARS, CBBO, EVENTS, F_LAST, F_SNAPSHOT, FEATURES, TRADES, UNDEF_PRICE, books_schema
+from tasks.schemas import BARS, BOOK_HEAD, CBBO, EVENTS, F_LAST, F_SNAPSHOT, FEATURES, TRADES, UNDEF_PRICE, books_schema
+from tests.unit.test_book_rows import level_names, packed_table
 from validation import profile
 from validation.gate import GateReport, run_gate
 from validation.rules import Context
@@ -45,6 +46,14 @@ def write(path: Path, rows: Rows, schema: pa.Schema, row_group_size: int = 5) ->
     """Several row groups, so that neighbours are compared across their borders too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table_of(rows, schema), path, row_group_size=row_group_size)
+    return path
+
+
+def write_packed(path: Path, rows: Rows, depth: int, row_group_size: int = 5) -> Path:
+    """Book rows as a layer at event ends has them: the levels of a row in one value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = packed_table({name: rows[name] for name in level_names(depth)}, table_of(rows, pa.schema(BOOK_HEAD)), depth)
+    pq.write_table(table, path, row_group_size=row_group_size)
     return path
 
 
@@ -227,6 +236,9 @@ CONSOLIDATED = {
     "no_nulls": put("ts_event", None),
 }
 
+# Cases of this prefix are written as mbp-N at event ends: the levels of a row packed in one value.
+PACKED = "packed-"
+
 # suite, context, good rows, rule name -> the break that only this rule may notice
 CASES: dict[str, tuple[str, dict[str, Any], Callable[[], Rows], dict[str, Callable[[Rows], None]]]] = {
     "events": ("events", {}, good_events, {
@@ -253,6 +265,12 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[], Rows], dict[str, Callab
     "books-without-counts": ("books", {"depth": 3, "has_counts": False}, lambda: good_books(3, grid=False, counts=False),
                              {**DEEP, **ON_EVENTS, "counts_fit_prices": put("bid_ct_02", 1)}),
     "bbo": ("books", {"depth": 1, "has_counts": True}, lambda: good_books(1, grid=False), {**LEVELS, **ON_EVENTS}),
+    "packed-books": ("books", {"depth": 3, "clock": "ts_recv"}, lambda: good_books(3, grid=False), {**DEEP, **ON_EVENTS}),
+    "packed-books-venue-clock": ("books", {"depth": 10, "clock": "ts_event", "has_counts": True}, lambda: good_books(10, grid=False),
+                                 {**DEEP, **ON_EVENTS, "clock_ordered": put("ts_event", T0 + 4 * SECOND - 1)}),
+    "packed-books-without-counts": ("books", {"depth": 2, "has_counts": False}, lambda: good_books(2, grid=False, counts=False),
+                                    {**DEEP, **ON_EVENTS, "counts_fit_prices": put("ask_ct_01", 1)}),
+    "packed-touch": ("books", {"depth": 1}, lambda: good_books(1, grid=False), {**LEVELS, **ON_EVENTS}),
     "trades": ("trades", {}, good_trades, {
         **STATUS,
         "size_positive": put("size", 0),
@@ -310,7 +328,8 @@ class Judged:
             rows = good()
             if name != "good":
                 breaks[name](rows)
-            self.paths[name] = write(folder / f"{name}.parquet", rows, self.schema)
+            path = folder / f"{name}.parquet"
+            self.paths[name] = write_packed(path, rows, context["depth"]) if case.startswith(PACKED) else write(path, rows, self.schema)
         self.report: GateReport = run_gate(suite, list(self.paths.values()), context=context)
 
     def failures(self, name: str) -> set[str]:
@@ -389,7 +408,8 @@ def test_no_value_of_any_column_raises(tmp_path, case):
         for k, name in enumerate(schema.names):
             extremes = _extremes(schema.field(name).type)
             rows[name][3:6] = [extremes[(k + r if pick == 2 else pick) % 2] for r in range(3)]
-        paths.append(write(tmp_path / f"{label}.parquet", rows, schema))
+        path = tmp_path / f"{label}.parquet"
+        paths.append(write_packed(path, rows, context["depth"]) if case.startswith(PACKED) else write(path, rows, schema))
     report = run_gate(suite, paths, context=context)
     assert report.unjudged_files == ()
     assert set(report.blocked_files) == set(map(str, paths))

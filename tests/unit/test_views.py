@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 from tasks.errors import StorageError, UsageError
 from tasks.partitions import Partition, Stamp
 from tasks.publishing import views
-from tasks.schemas import UNDEF_PRICE
+from tasks.schemas import BOOK_HEAD, UNDEF_PRICE, books_schema
 from tasks.storage import write_table
+from tests.unit.test_book_rows import book, head_of, level_names, packed_table, with_columns
 
 PARTITIONS = [
     Partition("GLBX.MDP3", "2023-12-25", "ESH4", 1, 17),
@@ -103,3 +105,74 @@ def test_no_lake_is_said_so_and_an_empty_one_has_no_views(tmp_path):
     with pytest.raises(StorageError, match="no lake"):
         views.query(tmp_path / "absent", "SELECT 1")
     assert views.query(tmp_path, "SELECT 1 AS one")["one"].to_pylist() == [1]
+
+
+DEPTH = 10
+BOOK_COLUMNS = ["dataset", "date", *(name for name, _ in BOOK_HEAD), *level_names(DEPTH)]
+
+
+def book_lake(lake, layouts):
+    """A layer mbp-10 with a partition for each of `layouts`, and its rows as the views should give them: times as int64 ns."""
+    expected: dict[str, list] = {name: [] for name in BOOK_COLUMNS}
+    for i, (partition, layout) in enumerate(zip(PARTITIONS, layouts, strict=True)):
+        levels, head = book(DEPTH, 20 + i, seed=i), head_of(20 + i)
+        table = packed_table(levels, head, DEPTH) if layout == "packed" else with_columns(levels, head)
+        write_table(lake / partition.path("mbp-10"), table, Stamp("i", "r"))
+        expected["dataset"] += [partition.dataset] * (20 + i)
+        expected["date"] += [partition.date] * (20 + i)
+        for name in head.column_names:
+            column = head[name]
+            expected[name] += (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+        for name in level_names(DEPTH):
+            expected[name] += levels[name]
+    return lake, expected
+
+
+def plain(table):
+    """name -> values; times as int64 ns, dates as text."""
+    found = {}
+    for name in table.column_names:
+        column = table[name]
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.int64())
+        found[name] = (column.cast(pa.string()) if pa.types.is_date(column.type) else column).to_pylist()
+    return found
+
+
+LAYOUTS = [("packed",) * 3, ("columns", "packed", "packed"), ("packed", "columns", "columns"), ("packed", "packed", "columns"), ("columns",) * 3]
+mixed = pytest.mark.parametrize("layouts", LAYOUTS, ids="-".join)
+
+
+@mixed
+def test_books_at_event_ends_are_seen_as_columns_whichever_way_their_files_are_written(tmp_path, layouts):
+    lake, expected = book_lake(tmp_path / "lake", layouts)
+    for view in ('"mbp-10"', "mbp_10"):
+        table = views.query(lake, f"SELECT * FROM {view} ORDER BY dataset, date, ts_event")
+        assert table.column_names == BOOK_COLUMNS
+        assert plain(table) == expected
+    declared = books_schema(DEPTH)
+    assert [table.schema.field(name).type for name in level_names(DEPTH)] == [declared.field(name).type for name in level_names(DEPTH)]
+
+
+@mixed
+def test_columns_of_books_at_event_ends_are_found_by_name_and_in_conditions(tmp_path, layouts):
+    lake, expected = book_lake(tmp_path / "lake", layouts)
+    backwards = BOOK_COLUMNS[::-1]
+    table = views.query(lake, f"SELECT {', '.join(backwards)} FROM mbp_10 ORDER BY dataset, date, ts_event")
+    assert table.column_names == backwards
+    assert plain(table) == expected
+
+    empty = sum(px == UNDEF_PRICE for px in expected["ask_px_09"])
+    assert views.query(lake, f"SELECT count(*) AS n FROM mbp_10 WHERE ask_px_09 = {UNDEF_PRICE}")["n"].to_pylist() == [empty]
+    assert views.query(lake, "SELECT count(*) AS n FROM mbp_10 WHERE price(ask_px_09) IS NULL")["n"].to_pylist() == [empty]
+    counts = views.query(lake, "SELECT date::VARCHAR AS d, sum(bid_ct_04)::BIGINT AS n FROM mbp_10 GROUP BY d ORDER BY d").to_pylist()
+    by_date: Counter[str] = Counter()
+    for date, count in zip(expected["date"], expected["bid_ct_04"], strict=True):
+        by_date[date] += count
+    assert counts == [{"d": date, "n": n} for date, n in sorted(by_date.items())]
+
+
+def test_the_packed_column_is_not_seen_in_a_view(tmp_path):
+    lake, _ = book_lake(tmp_path / "lake", LAYOUTS[1])
+    with pytest.raises(UsageError, match="levels"):
+        views.query(lake, "SELECT levels FROM mbp_10")
