@@ -26,6 +26,7 @@ from flows.progress import Progress
 from flows.run_life import Life
 from flows.runners import Ear, crew_of
 from tasks.errors import BookmillError
+from tasks.memory import give_back
 from tasks.partitions import digest
 from tasks.schemas import CODE_VERSION
 from tasks.storage import remove_partials
@@ -139,6 +140,7 @@ class Run:
             calls.append(partial(submit_checked, equipped, there, **given))
         results = self.crew.gather(calls)
         outcomes = [outcome for result, batch in zip(results, batches, strict=True) for outcome in self._outcomes(result, batch)]
+        give_back()
         seconds = time.perf_counter() - start
         rows = sum(o.rows for o in outcomes)
         self.stages.append({"stage": task.name, "partition": "all", "seconds": round(seconds, 3), "rows": rows, "bytes": 0})
