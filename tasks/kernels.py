@@ -8,14 +8,34 @@ whose descriptions would otherwise be copied at every call.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
-from numba import config, njit, types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
+
+
+def _load_without_blas() -> None:
+    """numba looks for SciPy's BLAS when it loads its first kernel, for products of matrices, of which there are none here: 0.15 s and 16 MB for
+    nothing in every process. Its module does as if there were no SciPy while it is loaded."""
+    blas = "scipy.linalg.cython_blas"
+    if blas not in sys.modules:
+        sys.modules[blas] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("numba.np.arraymath")
+        finally:
+            del sys.modules[blas]
+
+
+_load_without_blas()
+
+njit = numba.njit  # for the kernels that are compiled as numba does it by default
 
 kernel = njit(nogil=True, cache=True, _nrt=False, error_model="numpy")  # type: ignore[call-overload]
 inner = njit(nogil=True, cache=True, _nrt=False, error_model="numpy", forceinline=True)  # type: ignore[call-overload]

@@ -6,7 +6,8 @@ volume of one bar stays below 2^62. Floats, or 64-bit sums, would be wrong from 
 """
 
 import numpy as np
-from numba import njit
+
+from tasks.kernels import njit
 
 BAR = np.dtype(
     [

@@ -7,7 +7,8 @@ maximum of the stream's clock, so that a row that comes late in the file counts 
 import math
 
 import numpy as np
-from numba import njit
+
+from tasks.kernels import njit
 
 QUOTES = np.dtype(
     [

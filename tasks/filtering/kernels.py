@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from tasks.kernels import njit
 
 _MIN, _MAX = np.int64(-(2**63)), np.int64(2**63 - 1)
 KEPT, BY_SYMBOL, BY_PUBLISHER, BY_TIME, BY_HOURS = range(5)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from tasks.kernels import njit
 
 SHAPE_UP, SHAPE_DOWN, SHAPE_DISC = 0, 1, 2
 

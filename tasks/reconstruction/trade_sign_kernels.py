@@ -1,7 +1,8 @@
 """Who was the aggressor of each trade: the feed's word, else the quote rule, else the tick rule. Arrays in, arrays out; no book is kept here."""
 
 import numpy as np
-from numba import njit
+
+from tasks.kernels import njit
 
 SOLD, BOUGHT, NOT_KNOWN = 65, 66, 78  # ASCII A, B, N
 NONE, FEED, QUOTE, TICK = 0, 1, 2, 3  # positions in tasks.schemas.SIDE_METHODS

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from tasks.kernels import njit
 from tasks.schemas import ACTIONS, F_TOB, SIDES, UNDEF_PRICE, char_index
 
 # name -> what is wrong with the row; the code of a reason is its position here, 0 is a good row.

@@ -10,8 +10,8 @@ a bounds check. It returns (status, value, position after). buf uint8[n]; p wher
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from tasks.kernels import njit
 from tasks.schemas import UNDEF_PRICE
 
 # Without reference counts on arrays (no kernel here makes one): a counted argument costs two atomic additions per call of a field parser,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from tasks.kernels import njit
 
 MBO_RTYPE = 160
 HEADER_WORDS = 4  # every DBN record begins with a 16-byte header; its length byte counts 4-byte words

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from tasks.filtering.kernels import BY_PUBLISHER, BY_SYMBOL, BY_TIME
+from tasks.kernels import njit
 from tasks.scanning.check_kernels import GOOD
 from tasks.schemas import UNDEF_PRICE
 
