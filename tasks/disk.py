@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tasks.errors import StorageError
 
-MOST_SYNCS = 16  # at the same time
+MOST_SYNCS = 8  # at the same time, which is as many open files
 _REMEDY = {
     errno.ENOSPC: "The disk is full: free space or choose another --lake; finished partitions are kept, start again to resume",
     errno.EDQUOT: "The disk quota is used up: free space or choose another --lake; start again to resume",
