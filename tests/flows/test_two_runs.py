@@ -12,6 +12,7 @@ import pytest
 
 from tasks.publishing.views import query
 from tasks.scanning.synthetic import SessionSpec
+from tasks.scanning.synthetic_depth import DepthSpec, write_archive
 from tasks.scanning.synthetic_writers import write_session
 from tasks.storage import remove_partials
 from tests.flows.servers import bookmill, data_files, start_bookmill
@@ -33,19 +34,17 @@ def sources(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def whole(server, sources, tmp_path_factory) -> dict[str, bytes]:
-    lake = tmp_path_factory.mktemp("whole") / "lake"
-    code, output = bookmill(["run", "mbo", str(sources), "--lake", str(lake)], *server, lake.parent / "log")
+def undisturbed(command: list[str], server, folder: Path) -> dict[str, bytes]:
+    """Files of the lake that one run makes alone."""
+    code, output = bookmill([*command, "--lake", str(folder / "lake")], *server, folder / "log")
     assert code == 0, output
-    return data_files(lake)
+    return data_files(folder / "lake")
 
 
-@pytest.mark.parametrize("seed", range(ROUNDS))
-def test_runs_at_once_and_a_killed_one_among_them_make_the_lake_of_one_run(server, sources, whole, tmp_path, seed):
-    lake, chance = tmp_path / "lake", random.Random(seed)
-    command = ["run", "mbo", str(sources), "--lake", str(lake)]
-    runs = [start_bookmill(command, *server, tmp_path / f"run{k}") for k in range(3)]
+def at_once(command: list[str], server, folder: Path, chance: random.Random) -> dict[str, bytes]:
+    """Files of a lake that three runs make at once, of which one is killed while they work."""
+    lake = folder / "lake"
+    runs = [start_bookmill([*command, "--lake", str(lake)], *server, folder / f"run{k}") for k in range(3)]
     try:
         victim = chance.choice(runs)
         limit = time.monotonic() + LIMIT_S
@@ -64,15 +63,41 @@ def test_runs_at_once_and_a_killed_one_among_them_make_the_lake_of_one_run(serve
             if run.poll() is None:
                 run.kill()
                 run.wait()
-    told = "\n".join((tmp_path / f"run{k}").read_text() for k in range(3))
+    told = "\n".join((folder / f"run{k}").read_text() for k in range(3))
     assert codes == [0, 0], told
     assert "another run works on" in told, "they did not meet"
     files = data_files(lake)
-    assert files.keys() == whole.keys()
-    assert [name for name, content in files.items() if content != whole[name]] == []
     # What the killed one was writing, its report perhaps, goes when the next run begins; the others wrote nothing that is left.
     remove_partials(lake)
     assert not list(lake.rglob("*.partial"))
+    return files
+
+
+@pytest.fixture(scope="module")
+def whole(server, sources, tmp_path_factory) -> dict[str, bytes]:
+    return undisturbed(["run", "mbo", str(sources)], server, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_runs_at_once_and_a_killed_one_among_them_make_the_lake_of_one_run(server, sources, whole, tmp_path, seed):
+    files = at_once(["run", "mbo", str(sources)], server, tmp_path, random.Random(seed))
+    assert files.keys() == whole.keys()
+    assert [name for name, content in files.items() if content != whole[name]] == []
+    lake = tmp_path / "lake"
     counts = query(lake, "select sum(rows_in)::int a, sum(rows_out + rows_filtered + rows_quarantined)::int b from sources").to_pylist()
     assert counts == [{"a": 42_001, "b": 42_001}]
     assert query(lake, "select count(*)::int n from quarantine").to_pylist() == [{"n": 40}]
+
+
+def test_depth_runs_at_once_and_a_killed_one_among_them_make_the_lake_of_one_run(server, tmp_path):
+    for symbol, seed in (("BTCUSDT", 1), ("ETHUSDT", 2)):
+        path = tmp_path / "archives" / f"2025-08-09_{symbol}_ob200.data.zip"
+        path.parent.mkdir(exist_ok=True)
+        write_archive(path, DepthSpec(symbol=symbol, depth=200, interval_ms=2_000, seed=seed))
+    command = ["run", "depth", str(tmp_path / "archives")]
+    (tmp_path / "alone").mkdir()
+    whole = undisturbed(command, server, tmp_path / "alone")
+    assert any(name.startswith("depth-200-1m/") for name in whole)
+    files = at_once(command, server, tmp_path, random.Random(4))
+    assert files.keys() == whole.keys()
+    assert [name for name, content in files.items() if content != whole[name]] == []
