@@ -19,6 +19,8 @@ def run_flow(name: str, settings: Settings, parameters: dict[str, Any], api_url:
         judge_process.begin()  # its imports take longer than anything before the first gate
     with api(settings, api_url=api_url) as server:
         # While a private API starts (6 s and more), the flow and what it stands on are imported.
+        import httpx
+
         from flows.run import RunFailed
 
         if name == "mbo":
@@ -28,7 +30,16 @@ def run_flow(name: str, settings: Settings, parameters: dict[str, Any], api_url:
 
         server.ready()
         flow: Any = chosen
-        state = flow(**parameters, return_state=True)
+        try:
+            state = flow(**parameters, return_state=True)
+        except httpx.HTTPError as fault:  # faults of the flow itself are in its state
+            told = str(fault).partition("\n")[0] or type(fault).__name__
+            print(
+                f"Error: the Prefect API at {server.url} did not take the end of the run ({told}). What the run finished is in the lake, "
+                "and its record in runs/records there says how it ended. When the API answers, start the run again: what is finished is skipped.",
+                file=sys.stderr,
+            )  # fmt: skip
+            return 1
         result = state.result(raise_on_failure=False)
     if isinstance(result, RunFailed):
         print_summary(result.facts)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import httpx
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.policies import equip, submit_placed
@@ -154,6 +155,19 @@ class BookRun(Run, Generic[J]):
         facts = self.facts(sources)
         publish: Any = equip(publish_report, self.settings, persist_result=False, cache_policy=None)
         path = publish(str(self.lake), facts)
+        try:
+            self._show(facts, Path(path))
+        except httpx.HTTPError as fault:  # the client has tried for a minute and more; what was worked for is in the lake
+            self.log.warning("The Prefect API did not take the artifacts of the run (%s); all that they say is in the report %s", fault, path)
+        self.life.alerts.stale(self.books)
+        summary = {**facts.to_json(), "report": path, "lake": str(self.lake), "peak_rss_bytes": max((b for _, b in self.memory), default=0)}
+        if self.failed or self.rejected:
+            nothing = not any(p["status"] == "done" for p in summary["partitions"])
+            raise RunFailed(facts.sentence, summary, 2 if nothing else 1)
+        return summary
+
+    def _show(self, facts: RunFacts, report: Path) -> None:
+        """The artifacts of the run, for the interface."""
         create_markdown_artifact(key="bookmill-run", markdown=markdown_summary(facts), description="What the run did")
         create_table_artifact(key="bookmill-partitions", table=table_rows(facts), description="Partitions of the run")
         for number, entry in enumerate(self._drawn(facts)[:PICTURES]):
@@ -161,13 +175,7 @@ class BookRun(Run, Generic[J]):
         if facts.certificates:
             create_table_artifact(key="bookmill-certificates", table=certificate_rows(facts), description="Books against their truth")
         # Browsers follow no file link from a page of a server: the text says where the file is.
-        create_link_artifact(key="bookmill-report", link=Path(path).as_uri(), link_text=str(path), description="HTML report, where the run worked")
-        self.life.alerts.stale(self.books)
-        summary = {**facts.to_json(), "report": path, "lake": str(self.lake), "peak_rss_bytes": max((b for _, b in self.memory), default=0)}
-        if self.failed or self.rejected:
-            nothing = not any(p["status"] == "done" for p in summary["partitions"])
-            raise RunFailed(facts.sentence, summary, 2 if nothing else 1)
-        return summary
+        create_link_artifact(key="bookmill-report", link=report.as_uri(), link_text=str(report), description="HTML report, where the run worked")
 
     def _drawn(self, facts: RunFacts) -> list[tuple[str, Path]]:
         """(partition, PNG) of the partitions that have a picture."""
