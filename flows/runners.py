@@ -33,8 +33,9 @@ from flows.policies import slots
 from tasks.errors import BookmillError
 from tasks.work import Outcome, Work
 
-# Resident before any data, measured: interpreter, Prefect, pyarrow, numba, DuckDB and Great Expectations 386 MB, the kernels on top.
-PROCESS_BYTES = 420 * MIB
+# Resident beside the data, measured over whole runs of 6,000 records: a process of a pool 515 to 534 MiB (386 MB imported, Great Expectations among
+# it, then kernels and buffers of the libraries), the run's own process, which works on no task, 341 (with Dask 360) MiB.
+PROCESS_BYTES, RUN_BYTES = 540 * MIB, 380 * MIB
 # The largest estimate of a task, a rebuild (`tasks.reconstruction.task`).
 TASK_BYTES = 256 * MIB
 # A task whose worker died is started again: twice with all others, then alone, so that one that kills its worker takes no other with it.
@@ -198,7 +199,7 @@ class ProcessCrew(Crew):
         self.workers = processes_in(settings)
         if self.workers < settings.workers:
             _log.warning(
-                "%d of %d processes are started: each takes %s before and %s for its work, and the memory budget is %s. Raise --memory for more.",
+                "%d of %d processes are started: each takes %s beside and %s for its work, and the memory budget is %s. Raise --memory for more.",
                 self.workers, settings.workers, show_bytes(PROCESS_BYTES), show_bytes(TASK_BYTES), show_bytes(settings.memory_bytes),
             )  # fmt: skip
 
@@ -235,14 +236,14 @@ def crew_of(runner: str, dask_address: str, settings: Settings, ear: Ear, lake: 
     return ProcessCrew(settings, ear) if runner == "processes" else Crew(settings, ear)
 
 
-def processes_in(settings: Settings) -> int:
-    """Processes that keep within the budget together with this one, at least 1 and at most `workers`."""
-    return max(1, min(settings.workers, (settings.memory_bytes - PROCESS_BYTES) // (PROCESS_BYTES + TASK_BYTES)))
+def processes_in(settings: Settings, weight: int = PROCESS_BYTES) -> int:
+    """Processes of `weight` bytes that keep within the budget together with this one, at least 1 and at most `workers`."""
+    return max(1, min(settings.workers, (settings.memory_bytes - RUN_BYTES) // (weight + TASK_BYTES)))
 
 
-def share_of(settings: Settings, processes: int) -> Settings:
+def share_of(settings: Settings, processes: int, weight: int = PROCESS_BYTES) -> Settings:
     """What one of so many equal worker processes on this machine may use; their own weight, and that of this process, is taken off first."""
-    data = max(TASK_BYTES, (settings.memory_bytes - (processes + 1) * PROCESS_BYTES) // processes)
+    data = max(TASK_BYTES, (settings.memory_bytes - RUN_BYTES - processes * weight) // processes)
     return cut(settings, data, max(1, settings.cpu_slots // processes))
 
 

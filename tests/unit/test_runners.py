@@ -33,7 +33,7 @@ def posted(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("workers", "memory", "processes"), [(2, "1GiB", 1), (2, "2GiB", 2), (16, "4GiB", 5), (16, "64GiB", 16), (1, "64GiB", 1), (4, "300MiB", 1)]
+    ("workers", "memory", "processes"), [(2, "1GiB", 1), (2, "2GiB", 2), (16, "4GiB", 4), (16, "64GiB", 16), (1, "64GiB", 1), (4, "300MiB", 1)]
 )
 def test_so_many_processes_are_started_as_the_budget_holds(workers, memory, processes):
     assert runners.processes_in(settings(workers, memory)) == processes
@@ -45,7 +45,7 @@ def test_all_processes_together_keep_the_budget_of_memory_and_cores(workers, gib
     whole = settings(workers, f"{gib}GiB")
     processes = runners.processes_in(whole)
     share = runners.share_of(whole, processes)
-    assert (processes + 1) * runners.PROCESS_BYTES + processes * share.memory_bytes <= whole.memory_bytes
+    assert runners.RUN_BYTES + processes * (runners.PROCESS_BYTES + share.memory_bytes) <= whole.memory_bytes
     assert share.memory_bytes >= runners.TASK_BYTES
     assert share.memory_slots * share.memory_slot_bytes <= max(share.memory_bytes, share.memory_slot_bytes)
     assert share.cpu_slots * processes <= max(whole.cpu_slots, processes)
