@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from tasks.scanning.inventory import scan
 from tasks.scanning.task import decode_sources
 from tasks.specs import parse_bar
 from tasks.storage import contents, is_done
+from validation import judge_process
 
 # Files that one gate judges together: Great Expectations costs 0.1 s a call, whatever the number of files.
 GATE_FILES = 200
@@ -37,6 +39,8 @@ PICTURES = 4
 SHOWN_FACTS = ("rows_in", "crossed", "locked", "anomalies", "statuses", "event_ends", "status", "reason")
 # How far back the closing book of an earlier day is taken up: a weekend and a holiday.
 CARRY_DAYS = 5
+# From here on the process that judges is worth its memory less than the seconds in which it starts, beside the first queries of the next gate.
+LONG_ROWS = 50_000_000
 
 
 class MboRun(ProofStages, BookRun[BookJob]):
@@ -105,6 +109,10 @@ class MboRun(ProofStages, BookRun[BookJob]):
         """Books of every partition; those that go on from the day before come after it, one wave a day."""
         for job in jobs:
             self.progress.expect(str(job.partition), job.rows)
+        with judge_process.away() if sum(job.rows for job in jobs) >= LONG_ROWS else nullcontext():
+            return self._reconstruct(jobs)
+
+    def _reconstruct(self, jobs: list[BookJob]) -> list[BookJob]:
         waiting, done = list(jobs), []
         while waiting:
             names = {job.partition for job in waiting}

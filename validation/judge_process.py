@@ -11,7 +11,8 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -85,6 +86,18 @@ def end() -> None:
     if process is not None:
         process.close()
         atexit.unregister(end)
+
+
+@contextmanager
+def away() -> Iterator[None]:
+    """End the process for a long block without a gate, and begin a new one after it: 200 MB less for as long. Does nothing without a process."""
+    there = _current is not None
+    end()
+    try:
+        yield
+    finally:
+        if there:
+            begin()
 
 
 def current() -> JudgeProcess | None:

@@ -43,6 +43,18 @@ def test_a_gate_goes_on_when_the_process_is_killed(process, tmp_path, caplog):
     assert "going on without it" in caplog.text
 
 
+def test_it_is_away_for_a_block_and_another_one_is_there_afterwards(process, tmp_path):
+    with judge_process.away():
+        assert judge_process.current() is None
+        assert not psutil.pid_exists(process._process.pid)
+    assert judge_process.current() not in (None, process)
+    assert run_gate("events", [events(tmp_path / "a.parquet", action=(3, "X"))]).status == "warn"
+    judge_process.end()
+    with judge_process.away():
+        pass
+    assert judge_process.current() is None
+
+
 def test_it_ends_with_a_parent_that_is_killed():
     code = "from validation import judge_process as j; j.begin(); print(j.current()._process.pid, flush=True); import time; time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT, text=True) as parent:
