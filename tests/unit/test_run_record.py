@@ -72,7 +72,7 @@ def test_a_kill_while_the_record_is_written_leaves_the_one_before(tmp_path, monk
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tasks.storage.os.replace", killed)
+    monkeypatch.setattr("tasks.disk.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         record("1", state="completed").write(tmp_path)
     assert [r.state for r in read_records(tmp_path)] == ["running"]
