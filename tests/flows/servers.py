@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,6 +52,21 @@ def prefect_server(home: Path) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def ask(url: str, path: str, body: dict[str, Any] | None = None, method: str | None = None, **headers: str) -> Any:
+    """The answer of the API as JSON. A server whose database is busy says 503, upon which Prefect's own client asks again as well."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{url}{path}", data, {"Content-Type": "application/json", **headers}, method=method)
+    end = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as fault:
+            if fault.code != 503 or time.monotonic() > end:
+                raise
+            time.sleep(1)
 
 
 def start_bookmill(arguments: list[str], url: str, home: Path, log: Path) -> subprocess.Popen[bytes]:

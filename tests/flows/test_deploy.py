@@ -7,13 +7,13 @@ import json
 import os
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.flows import servers
 from tests.flows.servers import ROOT, bookmill, prefect_server
 
 NAMES = [d["name"] for d in yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text(encoding="utf-8"))["deployments"]]
@@ -40,11 +40,7 @@ def server(place):
 
 def ask(url: str, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
     login = "Basic " + base64.b64encode(f"{LOGIN}:{PASSWORD}".encode()).decode()
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url + path, data, {"content-type": "application/json", "authorization": login}, method=method)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        text = answer.read()
-        return json.loads(text) if text else None
+    return servers.ask(url, path, body, method, Authorization=login)
 
 
 def deployments(url: str) -> dict[str, dict[str, Any]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import signal
 import subprocess
 import time
-import urllib.request
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,7 +16,7 @@ import pytest
 from tasks.publishing.views import query
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_writers import write_session
-from tests.flows.servers import bookmill, data_files, start_bookmill
+from tests.flows.servers import ask, bookmill, data_files, start_bookmill
 
 KILLS = int(os.environ.get("TEST_KILLS", "10"))
 
@@ -41,12 +39,6 @@ def finished(server, sources, tmp_path_factory):
     return lake, output
 
 
-def post(url: str, path: str, body: dict) -> list[dict]:
-    request = urllib.request.Request(f"{url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
-
-
 def test_a_run_fills_every_layer_and_the_server_shows_its_tasks_and_artifacts(finished, server):
     lake, output = finished
     layers = {path.name for path in lake.iterdir() if path.is_dir()}
@@ -59,9 +51,9 @@ def test_a_run_fills_every_layer_and_the_server_shows_its_tasks_and_artifacts(fi
     assert facts["a"] == facts["b"] > 0
     (report,) = (lake / "reports").glob("*.html")
     assert report.stat().st_size > 1_000_000
-    keys = {artifact["key"] for artifact in post(server[0], "/artifacts/filter", {"limit": 200})}
+    keys = {artifact["key"] for artifact in ask(server[0], "/artifacts/filter", {"limit": 200})}
     assert {"bookmill-run", "bookmill-partitions", "bookmill-report"} <= keys
-    tasks = {run["name"].split()[0] for run in post(server[0], "/task_runs/filter", {"limit": 200})}
+    tasks = {run["name"].split()[0] for run in ask(server[0], "/task_runs/filter", {"limit": 200})}
     assert {"decode", "gate", "reconstruct", "aggregate", "heatmap", "draw", "ledger", "report"} <= tasks
 
 
@@ -72,7 +64,7 @@ def test_a_second_run_finds_everything_done_and_changes_no_byte(finished, server
     assert code == 0, output
     after = {name: (content, (lake / name).stat().st_mtime_ns) for name, content in data_files(lake).items() if not name.startswith("ledger")}
     assert after == before
-    states = {run["state_name"] for run in post(server[0], "/task_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 15})}
+    states = {run["state_name"] for run in ask(server[0], "/task_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 15})}
     assert "Cached" in states
 
 

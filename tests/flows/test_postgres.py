@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_writers import write_session
 from tests.flows.postgres import Postgres, binary
-from tests.flows.servers import bookmill, data_files, prefect_server, start_bookmill
+from tests.flows.servers import ask, bookmill, data_files, prefect_server, start_bookmill
 
 pytestmark = pytest.mark.skipif(not (binary("postgres") and binary("initdb")), reason="PostgreSQL is not installed")
 
@@ -51,20 +49,14 @@ def finished(server, sources, tmp_path_factory) -> dict[str, bytes]:
     return data_files(lake)
 
 
-def post(url: str, path: str, body: dict) -> list[dict]:
-    request = urllib.request.Request(f"{url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
-
-
 def test_runs_tasks_and_artifacts_are_in_postgresql(finished, server, database):
     end = time.monotonic() + 30
-    while (runs := post(server[0], "/task_runs/filter", {"limit": 200})) and {run["state_type"] for run in runs} != {"COMPLETED"}:
+    while (runs := ask(server[0], "/task_runs/filter", {"limit": 200})) and {run["state_type"] for run in runs} != {"COMPLETED"}:
         assert time.monotonic() < end, {(run["name"], run["state_type"]) for run in runs}
         time.sleep(0.5)  # task runs are recorded from events, which take a moment
     assert {"decode", "gate", "reconstruct", "aggregate", "heatmap", "draw", "ledger", "report"} <= {run["name"].split()[0] for run in runs}
-    assert {run["state_type"] for run in post(server[0], "/flow_runs/filter", {})} == {"COMPLETED"}
-    assert "bookmill-report" in {artifact["key"] for artifact in post(server[0], "/artifacts/filter", {"limit": 200})}
+    assert {run["state_type"] for run in ask(server[0], "/flow_runs/filter", {})} == {"COMPLETED"}
+    assert "bookmill-report" in {artifact["key"] for artifact in ask(server[0], "/artifacts/filter", {"limit": 200})}
     assert not list(server[1].rglob("prefect.db")), "no SQLite beside it"
 
 

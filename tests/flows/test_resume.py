@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_writers import write_session
-from tests.flows.servers import ROOT, bookmill, data_files, prefect_server, start_bookmill
+from tests.flows.servers import ROOT, ask, bookmill, data_files, prefect_server, start_bookmill
 
 # The shortest that Prefect takes for crash detection is 10 s of silence.
 pytestmark = pytest.mark.timeout(600)
@@ -38,7 +37,7 @@ def server(tmp_path_factory) -> Iterator[tuple[str, Path]]:
         assert "created the automation bookmill: silent runs are crashed" in output
         for name in LIMITS:
             # Slots of a killed run come back after 75 s: switched off, no test waits for those of the one before it.
-            call(url, f"/v2/concurrency_limits/{name}", {"active": False}, "PATCH")
+            ask(url, f"/v2/concurrency_limits/{name}", {"active": False}, "PATCH")
         yield url, home
 
 
@@ -62,13 +61,6 @@ def whole(server, sources, tmp_path_factory) -> dict[str, bytes]:
 def folder(tmp_path) -> Path:
     (tmp_path / "bookmill.toml").write_text(BEAT)
     return tmp_path
-
-
-def call(url: str, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{url}{path}", data, {"Content-Type": "application/json"}, method=method)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.loads(answer.read() or b"null")
 
 
 def wait_for(what: Callable[[], Any], seconds: float, told: str) -> Any:
@@ -122,9 +114,9 @@ def test_a_killed_run_is_listed_with_its_reason_and_resume_finishes_it(server, s
     same(lake, whole)
     assert listed(lake, server, folder) == []
     # Nobody is told any more that the dead one works.
-    assert call(server[0], f"/flow_runs/{run['flow_run']}")["state_name"] == "Crashed"
-    latest = call(server[0], "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
-    tasks = call(server[0], "/task_runs/filter", {"flow_runs": {"id": {"any_": [latest["id"]]}}, "limit": 200})
+    assert ask(server[0], f"/flow_runs/{run['flow_run']}")["state_name"] == "Crashed"
+    latest = ask(server[0], "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+    tasks = ask(server[0], "/task_runs/filter", {"flow_runs": {"id": {"any_": [latest["id"]]}}, "limit": 200})
     assert {task["name"].split()[0] for task in tasks if task["state_name"] == "Cached"} >= {"decode", "gate"}
     code, output = bookmill(["resume", run["run"], "--lake", str(lake)], *server, folder / "again")
     assert code in (0, 2), output  # of a run that died only its end can be missing: started again, all is done
@@ -188,34 +180,34 @@ def test_a_run_whose_worker_died_becomes_crashed_and_a_retry_of_it_does_only_the
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "-n", "market-by-order"]
     deployed = subprocess.run(command, env=environ, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    deployment = call(url, "/deployments/name/market-by-order/market-by-order")
+    deployment = ask(url, "/deployments/name/market-by-order/market-by-order")
     parameters = {"sources": [str(sources)], "lake": str(lake)}
-    run = call(url, f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"]
+    run = ask(url, f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"]
 
     with worker(url, home, folder / "worker1") as process:
         wait_for((lake / "bbo").exists, 120, "the worker did not start the run: see its log")
         kill_family(process.pid)
     killed = time.monotonic()
-    assert call(url, f"/flow_runs/{run}")["state_name"] == "Running"
-    state = wait_for(lambda: (s := call(url, f"/flow_runs/{run}")["state"]) and s["type"] == "CRASHED" and s, 60, "crash was not detected")
+    assert ask(url, f"/flow_runs/{run}")["state_name"] == "Running"
+    state = wait_for(lambda: (s := ask(url, f"/flow_runs/{run}")["state"]) and s["type"] == "CRASHED" and s, 60, "crash was not detected")
     print(f"detected after {time.monotonic() - killed:.0f} s")
     assert state["message"].startswith("No heartbeat for 10 s")
 
     # What the button Retry of the interface sends.
     again = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}, "force": True}
-    assert call(url, f"/flow_runs/{run}/set_state", again)["status"] == "ACCEPT"
+    assert ask(url, f"/flow_runs/{run}/set_state", again)["status"] == "ACCEPT"
     with worker(url, home, folder / "worker2"):
         over = ("COMPLETED", "FAILED", "CRASHED")
-        ended = wait_for(lambda: (r := call(url, f"/flow_runs/{run}"))["state_type"] in over and r, 150, "the retry did not end")
+        ended = wait_for(lambda: (r := ask(url, f"/flow_runs/{run}"))["state_type"] in over and r, 150, "the retry did not end")
     assert (ended["state_type"], ended["run_count"]) == ("COMPLETED", 2), ended["state"]
     same(lake, whole)
-    tasks = call(url, "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "limit": 200})
+    tasks = ask(url, "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "limit": 200})
     assert {task["name"].split()[0] for task in tasks if task["state_name"] == "Cached"} >= {"decode", "gate"}
     assert {task["state_type"] for task in tasks if task["name"].startswith(("aggregate", "ledger", "report"))} == {"COMPLETED"}
     assert listed(lake, server, folder) == []
     # A run that ended is not taken for a silent one.
     time.sleep(12)
-    assert call(url, f"/flow_runs/{run}")["state_type"] == "COMPLETED"
+    assert ask(url, f"/flow_runs/{run}")["state_type"] == "COMPLETED"
 
 
 HOLD = """
@@ -234,11 +226,11 @@ with slots(load("ci"), cpu=1, memory_bytes=1):
 
 def switch_on_limits(url: str) -> None:
     for name in LIMITS:
-        call(url, f"/v2/concurrency_limits/{name}", {"active": True, "active_slots": 0}, "PATCH")
+        ask(url, f"/v2/concurrency_limits/{name}", {"active": True, "active_slots": 0}, "PATCH")
 
 
 def held(url: str) -> list[int]:
-    return [call(url, f"/v2/concurrency_limits/{name}")["active_slots"] for name in LIMITS]
+    return [ask(url, f"/v2/concurrency_limits/{name}")["active_slots"] for name in LIMITS]
 
 
 def kill_a_holder_of_slots(url: str, home: Path) -> None:

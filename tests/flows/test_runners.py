@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import time
-import urllib.request
 from pathlib import Path
 
 import psutil
@@ -16,7 +14,7 @@ import pytest
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_depth import DepthSpec, write_archive
 from tasks.scanning.synthetic_writers import write_session
-from tests.flows.servers import bookmill, data_files, start_bookmill
+from tests.flows.servers import ask, bookmill, data_files, start_bookmill
 
 PROCESSES = ["--runner", "processes", "--workers", "2", "--memory", "3GB"]
 
@@ -62,11 +60,7 @@ def until(condition, seconds: float = 120):
 
 
 def task_runs(url: str) -> list[dict]:
-    request = urllib.request.Request(
-        f"{url}/task_runs/filter", json.dumps({"limit": 200, "sort": "EXPECTED_START_TIME_DESC"}).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+    return ask(url, "/task_runs/filter", {"limit": 200, "sort": "EXPECTED_START_TIME_DESC"})
 
 
 def test_processes_give_the_bytes_of_threads(server, sources, on_threads, tmp_path):

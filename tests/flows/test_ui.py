@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from tests.flows.servers import ROOT, bookmill, prefect_server
+from tests.flows.servers import ROOT, ask, bookmill, prefect_server
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra `test`)")
 from selenium.common.exceptions import ElementClickInterceptedException, NoSuchElementException, StaleElementReferenceException, TimeoutException  # noqa: E402
@@ -160,13 +159,6 @@ def server(folder):
             worker.wait()
 
 
-def read(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """Answer of the API: a person would not need it, a test does, to know what to wait for."""
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url + path, data, {"content-type": "application/json"}), timeout=30) as answer:
-        return json.load(answer)
-
-
 # Two runs with their gates, a server, a worker and a browser: a minute and a half on two idle cores.
 @pytest.mark.timeout(900)
 def test_a_new_user_runs_watches_repairs_and_reads_a_run_in_the_browser(folder, server, page):
@@ -175,7 +167,7 @@ def test_a_new_user_runs_watches_repairs_and_reads_a_run_in_the_browser(folder, 
 
     # Both deployments are offered, and the worker makes them ready.
     names = {"deployments": {"tags": {"all_": ["bookmill"]}}}
-    page.wait(lambda: {d["status"] for d in read(server, "/deployments/filter", names)} == {"READY"}, "no worker came")
+    page.wait(lambda: {d["status"] for d in ask(server, "/deployments/filter", names)} == {"READY"}, "no worker came")
     page.open("/deployments")
     page.wait(lambda: page.text().count("\nReady\n") >= 2, "the deployments are not ready")
     page.picture("ui-deployments", 392)
@@ -215,8 +207,8 @@ def test_a_new_user_runs_watches_repairs_and_reads_a_run_in_the_browser(folder, 
     page.click("Logs")
     page.picture("ui-running")
     page.state("Completed", 600)
-    assert read(server, f"/flow_runs/{run}")["state_type"] == "COMPLETED"
-    assert read(server, f"/flow_runs/{run}")["run_count"] == 2
+    assert ask(server, f"/flow_runs/{run}")["state_type"] == "COMPLETED"
+    assert ask(server, f"/flow_runs/{run}")["run_count"] == 2
     page.browser.refresh()
     page.state("Completed", 30)
     page.picture("ui-completed")
