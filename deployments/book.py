@@ -92,10 +92,11 @@ def _shown(book: BookAt) -> pa.Table:
 
 
 def _print_ladder(book: BookAt, orders: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from deployments import screen
+
+    console = screen.console()
     console.print(f"{book.partition} at {_iso(book.time_ns)} ({book.clock})", soft_wrap=True)
     if book.status != "valid":
         since = f" since {_iso(book.status_since)}" if book.status_since is not None else ""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from deployments import screen
 from tasks.errors import UsageError
 from tasks.partitions import MboRecipe, Partition
 from tasks.publishing.report_sections import difference_text
@@ -74,7 +73,7 @@ def recipe_of_lake(lake: Path, partition: Partition) -> MboRecipe:
 
 
 def _print_table(certificates: Sequence[Certificate]) -> None:
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
+    console = screen.console()
     for certificate in certificates:
         style = _STYLES[certificate.verdict]
         console.print(f"{certificate.partition}: [{style}]{certificate.verdict.replace('_', ' ')}[/{style}]")

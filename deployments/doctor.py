@@ -8,9 +8,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 
+from deployments import screen
 from tasks.publishing.cleaning import clean
 from tasks.publishing.doctor import examine
 
@@ -24,7 +24,7 @@ def print_checkup(lake: Path, as_json: bool, deep: bool) -> int:
         findings = [{k: v for k, v in asdict(f).items() if k != "remove"} for f in checkup.findings]
         print(json.dumps({"lake": str(lake), "files": checkup.files, "healthy": checkup.healthy, "findings": findings}, indent=2))
         return int(not checkup.healthy)
-    console = Console(highlight=False, soft_wrap=True)
+    console = screen.console(soft_wrap=True)
     for kind, group in itertools.groupby(checkup.findings, key=lambda finding: finding.kind):
         found = list(group)
         for finding in found[:SHOWN]:

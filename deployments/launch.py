@@ -56,10 +56,11 @@ def run_flow(name: str, settings: Settings, parameters: dict[str, Any], api_url:
 
 def print_summary(facts: Mapping[str, Any]) -> None:
     """What came out, for a person: partitions, checks, where to look. `facts` are those of the flow's result."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from deployments import screen
+
+    console = screen.console()
     done = [p for p in facts.get("partitions", []) if p["status"] == "done"]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("partition", "events", "event ends", "bbo rows", "trades", "crossed", "anomalies", "status"):
@@ -81,12 +82,12 @@ def print_summary(facts: Mapping[str, Any]) -> None:
         console.print()
     for entry in facts.get("partitions", []):
         if entry["error"]:
-            console.print(f"FAILED {entry['partition']['symbol']} {entry['partition']['date']}: {entry['error']}", markup=False)
+            console.print(f"FAILED {entry['partition']['symbol']} {entry['partition']['date']}: {entry['error']}", markup=False, soft_wrap=True)
     if any(p["counts"].get("status") == "no_book" for p in done):
         hint = "no_book at the end: the source has no clear and no snapshot. If its book is empty at its start, say --starts-empty."
         console.print(hint, markup=False, soft_wrap=True)
     for entry in facts.get("rejected", []):
-        console.print(f"NOT READ {entry['path']}: {entry['error']}", markup=False)
+        console.print(f"NOT READ {entry['path']}: {entry['error']}", markup=False, soft_wrap=True)
     checks = [r for g in facts.get("gates", []) for r in g["results"]]
     if checks:
         warned = [r["name"] for r in checks if not r["success"]]

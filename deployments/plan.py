@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from deployments import screen
 from flows.plan import Planned, plan_depth, plan_orders
 from flows.plan_options import Asked
 from tasks.depth_recipe import TRADES, DepthRecipe
@@ -44,7 +44,7 @@ def print_plan(asked: Asked, layers: Sequence[str], states: Sequence[str], as_js
         print(json.dumps(_as_json(planned, filters), indent=1, default=str))
         return code
     # Into a file or a pipe there is no width; lines are then as long as they need.
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 180)
+    console = screen.console(soft_wrap=True)
     rows = planned.plan.table(**filters)
     if rows:
         console.print(_states_table(rows[:SHOWN]))
@@ -143,7 +143,7 @@ def show_depth_plan(
 
 
 def _end(planned: Planned, table: Table, todo: int, begun: int = 0) -> int:
-    console = Console(highlight=False)
+    console = screen.console()
     console.print(table)
     _print_left_out(console, planned)
     if begun > 0:

@@ -22,8 +22,9 @@ def _files(lake: Path) -> list[Path]:
 
 def print_quarantine(lake: Path) -> None:
     """Rows by source, stage and reason, with the place of the first one."""
-    from rich.console import Console
     from rich.table import Table
+
+    from deployments import screen
 
     table = Table(box=None, pad_edge=False)
     for name in ("source", "stage", "reason", "rows", "first row", "byte", "detail"):
@@ -45,7 +46,7 @@ def print_quarantine(lake: Path) -> None:
                 str(r["byte_offset_first"]),
                 r["detail_first"],
             )
-    console = Console(highlight=False)
+    console = screen.console()
     if total:
         console.print(table)
     console.print(f"{total:,} rows in quarantine.")

@@ -33,9 +33,9 @@ def print_query(lake: Path, query: str, format: str) -> None:
 def print_layers(lake: Path) -> None:
     """Layer, files, rows, bytes."""
     import pyarrow.parquet as pq
-    from rich.console import Console
     from rich.table import Table
 
+    from deployments import screen
     from tasks.publishing.views import layers
 
     found = layers(lake)
@@ -47,17 +47,18 @@ def print_layers(lake: Path) -> None:
     for layer, paths in found.items():
         rows = sum(pq.read_metadata(path).num_rows for path in paths)
         table.add_row(layer, f"{len(paths):,}", f"{rows:,}", f"{sum(p.stat().st_size for p in paths) / 1e6:,.1f}")
-    Console(highlight=False).print(table)
+    screen.console().print(table)
 
 
 def print_settings(settings: Settings) -> None:
     """Name, value, origin and meaning of each setting."""
-    from rich.console import Console
     from rich.table import Table
+
+    from deployments import screen
 
     table = Table(box=None, pad_edge=False)
     for name in ("setting", "value", "from", "meaning"):
         table.add_column(name, overflow="fold")
     for item in settings.explain():
         table.add_row(item.name, str(item.value), item.origin, item.meaning)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(table)
+    screen.console().print(table)

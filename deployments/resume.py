@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 
 from config.settings import Settings, load
+from deployments import screen
 from deployments.backfill import run_backfill
 from deployments.launch import run_flow
 from flows.run_record import RunRecord, is_alive, partial_runs, read_records
@@ -77,7 +77,7 @@ def print_unfinished(lake: Path, settings: Settings, api_url: str | None, as_jso
     if as_json:
         print(json.dumps([asdict(run) for run in found], indent=2))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = screen.console(soft_wrap=True)
     for run in found:
         style, there = ("yellow" if run.alive else "red"), f", on the server {run.server}" if run.server else ""
         where = f" into {escape(run.lake)}" if Path(run.lake) != lake else ""  # of a lake that only the server knows

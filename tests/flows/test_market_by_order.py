@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,7 @@ def test_a_run_fills_every_layer_and_the_server_shows_its_tasks_and_artifacts(fi
         "sources", "events", "bbo", "mbp-10", "mbp-10-1s", "trades", "closing_book", "ohlcv-1s", "ohlcv-1m", "features-1s", "heatmap", "ledger",
     } <= layers  # fmt: skip
     assert "expectations hold" in output
+    assert re.search(r"^local YMZ5 2025-\d\d-\d\d +20,000 .+ valid *$", output, re.M), output  # in one line, though this is no terminal
     assert query(lake, "select count(*) n from events")["n"][0].as_py() == 80_000
     facts = query(lake, "select sum(rows_in) a, sum(rows_out + rows_filtered + rows_quarantined) b from ledger").to_pylist()[0]
     assert facts["a"] == facts["b"] > 0

@@ -1,0 +1,15 @@
+"""The console that commands print to."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+# Of what is no terminal (a log, a pipe): 80, which rich would take, breaks every name of a partition into three lines.
+COLUMNS = 180
+
+
+def console(*, soft_wrap: bool = False) -> Console:
+    """A console on standard output, without colours for numbers; soft_wrap: lines are never broken by us."""
+    return Console(highlight=False, soft_wrap=soft_wrap, width=None if sys.stdout.isatty() else COLUMNS)
