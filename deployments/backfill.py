@@ -132,6 +132,8 @@ def run_backfill(settings: Any, parameters: dict[str, Any], api_url: str | None)
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
+    from deployments import screen
+
     for number, batch in enumerate(summary["batches"]):
         print(f"[{number + 1}] {batch['sources']} sources from {batch['first_date'] or 'unknown dates'}: {batch['state']}")
     for name, why in summary["held"].items():
@@ -139,7 +141,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     for path in summary["waiting"]:
         print(f"WAITS {path}: it changed a moment ago")
     for entry in summary["rejected"]:
-        print(f"NOT READ {entry['path']}: {entry['error']}")
+        print(screen.not_read(entry["path"], entry["error"]))
     states = ", ".join(f"{n:,} {state}" for state, n in summary["states"].items()) or "nothing known"
     print(f"{len(summary['batches'])} batches; {states} (partitions times layers); {summary['left']:,} sources left.")
 

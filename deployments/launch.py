@@ -87,7 +87,7 @@ def print_summary(facts: Mapping[str, Any]) -> None:
         hint = "no_book at the end: the source has no clear and no snapshot. If its book is empty at its start, say --starts-empty."
         console.print(hint, markup=False, soft_wrap=True)
     for entry in facts.get("rejected", []):
-        console.print(f"NOT READ {entry['path']}: {entry['error']}", markup=False, soft_wrap=True)
+        console.print(screen.not_read(entry["path"], entry["error"]), markup=False, soft_wrap=True)
     checks = [r for g in facts.get("gates", []) for r in g["results"]]
     if checks:
         warned = [r["name"] for r in checks if not r["success"]]

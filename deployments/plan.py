@@ -99,7 +99,7 @@ def _print_left_out(console: Console, planned: Planned) -> None:
     for name, by in planned.covered:
         console.print(f"LEFT OUT {name}: {by} has the same pair and day", markup=False, soft_wrap=True)
     for path, why in planned.rejected:
-        console.print(f"NOT READ {path}: {why}", markup=False, soft_wrap=True)
+        console.print(screen.not_read(path, why), markup=False, soft_wrap=True)
 
 
 def show_plan(sources: Sequence[str], lake: Path, recipe: MboRecipe, dataset: str | None, symbol: str | None) -> int:

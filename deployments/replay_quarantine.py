@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from deployments import screen
 from deployments.quarantine import export_names
 from tasks.errors import BookmillError, UsageError
 from tasks.partitions import MboRecipe, SourceFile
@@ -36,7 +37,7 @@ def replay_all(sources: Sequence[str], lake: Path, recipe: MboRecipe, mended: Pa
             failed += 1
             print(f"FAILED {file.name}: {fault}")
     for other in inventory.rejected:
-        print(f"NOT READ {other.path}: {other.error}")
+        print(screen.not_read(other.path, other.error))
     if done:
         print(f"Start `bookmill run mbo` (or backfill) with these sources and --lake {lake}: books and all that follows are made anew.")
     if not inventory.files:

@@ -13,3 +13,8 @@ COLUMNS = 180
 def console(*, soft_wrap: bool = False) -> Console:
     """A console on standard output, without colours for numbers; soft_wrap: lines are never broken by us."""
     return Console(highlight=False, soft_wrap=soft_wrap, width=None if sys.stdout.isatty() else COLUMNS)
+
+
+def not_read(path: object, why: object) -> str:
+    """The line about a source that cannot be used. Most errors begin with the path themselves."""
+    return f"NOT READ {why}" if str(why).startswith(str(path)) else f"NOT READ {path}: {why}"
