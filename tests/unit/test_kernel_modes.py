@@ -19,7 +19,7 @@ MODES = {"jit off": {"NUMBA_DISABLE_JIT": "1"}, "bounds": {"NUMBA_BOUNDSCHECK": 
 # In plain Python an integer that wraps is a warning, and here an error. Hashing wraps on purpose.
 WRAPS = ("tasks.reconstruction.ladder_kernels", "tasks.reconstruction.order_table_kernels")
 BOOKS = ("replay", "heatmap_grid", "window", "book_at", "queue_position", "lifetimes", "depth_replay", "depth_layers")
-ROWS = ("bars", "consolidated", "depth_aggregates", "depth_csv", "depth_heatmap", "features", "filtering", "itch", "lobster_reader")
+ROWS = ("bars", "consolidated", "depth_aggregates", "depth_csv", "depth_heatmap", "event_rows", "features", "filtering", "itch", "lobster_reader")
 SLOW = (
     "bybit",
     "csv_source",
@@ -27,6 +27,7 @@ SLOW = (
     "decode",
     "heatmap_drawing",
     "gates",
+    "packed_levels",
     "rebuild",
     "published",
     "quick_heatmap",
@@ -37,7 +38,7 @@ SLOW = (
     "tardis_l2",
     "tardis_tables",
 )
-MANY = "a_book_of_many_orders or session or command_line"  # 60,000 orders, 5 s without JIT
+MANY = "a_book_of_many_orders or session or command_line or wherever"  # 60,000 orders and more, 5 s without JIT
 FILES = "zipped_pair or corrupted_file"  # compile the readers of files, 6 s
 
 # Writes past the end of an array, which is the start of a longer one, so that it harms nothing: in a kernel, in a kernel with other

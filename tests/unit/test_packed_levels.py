@@ -150,7 +150,7 @@ def test_a_packed_row_that_is_not_valid_may_be_crossed(tmp_path):
     BREAKS["not_crossed"][0](rows, 6)
     rows["status"][6], rows["reason"][6] = "suspect", "gap"
     path = write_packed(tmp_path / "rows.parquet", rows, DEPTH)
-    assert "not_crossed" not in packed_levels.proven(path, DEPTH)
+    assert "not_crossed" not in packed_levels.proven(path, DEPTH, 1)
     assert run_gate("books", [path], context={"depth": DEPTH}).status == "ok"
 
 
@@ -247,13 +247,13 @@ def connection():
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-@given(made=odd_books(), group=st.integers(1, N))
-def test_what_is_proven_of_packed_levels_is_what_no_row_breaks(tmp_path, made, group):
+@given(made=odd_books(), group=st.integers(1, N), threads=st.integers(1, 3))
+def test_what_is_proven_of_packed_levels_is_what_no_row_breaks(tmp_path, made, group, threads):
     """Never more, or a broken row would pass; and no less, or it would be read once more for nothing."""
     depth, rows = made
     path = write_packed(tmp_path / "rows.parquet", rows, depth, group)
     faults = set().union(*(plain_faults(rows, row, depth) for row in range(len(rows["status"]))))
-    assert packed_levels.proven(path, depth) == set(packed_levels.CHECKS) - faults
+    assert packed_levels.proven(path, depth, threads) == set(packed_levels.CHECKS) - faults
 
 
 @settings(max_examples=max(1, EXAMPLES // 3), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
@@ -286,7 +286,7 @@ def test_a_broken_row_is_seen_wherever_batches_and_row_groups_end(tmp_path, grou
         if row is not None:
             levels[row] = broken
         pq.write_table(pa.table({"levels": pa.array(levels, pa.binary(40 * depth))}), tmp_path / "rows.parquet", row_group_size=group)
-        proven = packed_levels.proven(tmp_path / "rows.parquet", depth)
+        proven = packed_levels.proven(tmp_path / "rows.parquet", depth, 2)
         assert set(packed_levels.CHECKS) - proven == {"no_counts"} | ({"sizes"} if row is not None else set()), row
 
 

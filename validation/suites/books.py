@@ -78,7 +78,7 @@ def level_rules(context: Context) -> tuple[Rule, ...]:
             "block",
             why="A level with a price holds a size above 0, a level without one holds nothing; otherwise depth and imbalance are wrong.",
             look=_REPLAY,
-            levels="sizes",
+            check="sizes",
             holds=every(f"{sz} >= 0 AND ({sz} = 0) = ({px} = {UNDEF_PRICE})" for px, sz in (_named(cell, "px", "sz") for cell in cells)),
         ),
         Rule(
@@ -86,7 +86,7 @@ def level_rules(context: Context) -> tuple[Rule, ...]:
             "block",
             why="A level with a price holds one order or more, an empty one none; sources that do not count orders have 0 everywhere.",
             look=_REPLAY,
-            levels="no_counts" if context.has_counts is False else "counts" if context.has_counts else "counts_or_none",
+            check="no_counts" if context.has_counts is False else "counts" if context.has_counts else "counts_or_none",
             holds=_count_rule(context.has_counts, most, cells),
         ),
         Rule(
@@ -94,7 +94,7 @@ def level_rules(context: Context) -> tuple[Rule, ...]:
             "warn",
             why="A valid book with bid at or above ask is real before an opening and in halts, and wrong in continuous trading.",
             look="The times of the rows: outside trading hours it is the market; else compare with the vendor's depth and the certificate.",
-            levels="not_crossed",
+            check="not_crossed",
             holds=f"status <> 'valid' OR bid_px_00 < ask_px_00 OR bid_px_00 = {UNDEF_PRICE}",
         ),
     ]
@@ -106,7 +106,7 @@ def level_rules(context: Context) -> tuple[Rule, ...]:
                 why="Bids fall and asks rise strictly from the touch outwards; a repeated or swapped level means a broken index of the book.",
                 look=_REPLAY,
                 # An empty level is the largest integer: above every bid, so only the deeper one can be excused; below no ask.
-                levels="ordered",
+                check="ordered",
                 holds=every(
                     [f"bid_px_{a} > bid_px_{b} OR bid_px_{b} = {UNDEF_PRICE}" for a, b in pairs]
                     + [f"ask_px_{a} < ask_px_{b} OR ask_px_{a} = {UNDEF_PRICE}" for a, b in pairs]
@@ -117,7 +117,7 @@ def level_rules(context: Context) -> tuple[Rule, ...]:
                 "block",
                 why="Levels are counted from the touch without a hole; an empty level above a set one shifts all deeper ones.",
                 look=_REPLAY,
-                levels="no_gap",
+                check="no_gap",
                 holds=every(f"{s}_px_{a} <> {UNDEF_PRICE} OR {s}_px_{b} = {UNDEF_PRICE}" for a, b in pairs for s in ("bid", "ask")),
             ),
         ]
