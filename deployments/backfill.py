@@ -115,11 +115,15 @@ def run_backfill(settings: Any, parameters: dict[str, Any], api_url: str | None)
     from tasks.errors import BookmillError
 
     with api(settings, api_url=api_url) as server:
+        from deployments.launch import ended
         from flows.backfill import backfill as flow
         from flows.run import RunFailed
 
         server.ready()
-        result: Any = flow(**parameters, return_state=True).result(raise_on_failure=False)
+        state = ended(flow, parameters, server.url)
+        if state is None:
+            return 1
+        result: Any = state.result(raise_on_failure=False)
     if isinstance(result, BaseException) and not isinstance(result, BookmillError):
         raise result
     summary = result.facts if isinstance(result, RunFailed) else result

@@ -19,8 +19,6 @@ def run_flow(name: str, settings: Settings, parameters: dict[str, Any], api_url:
         judge_process.begin()  # its imports take longer than anything before the first gate
     with api(settings, api_url=api_url) as server:
         # While a private API starts (6 s and more), the flow and what it stands on are imported.
-        import httpx
-
         from flows.run import RunFailed
 
         if name == "mbo":
@@ -29,16 +27,8 @@ def run_flow(name: str, settings: Settings, parameters: dict[str, Any], api_url:
             from flows.depth_snapshots import depth_snapshots as chosen  # type: ignore[assignment]  # its parameters differ
 
         server.ready()
-        flow: Any = chosen
-        try:
-            state = flow(**parameters, return_state=True)
-        except httpx.HTTPError as fault:  # faults of the flow itself are in its state
-            told = str(fault).partition("\n")[0] or type(fault).__name__
-            print(
-                f"Error: the Prefect API at {server.url} did not take the end of the run ({told}). What the run finished is in the lake, "
-                "and its record in runs/records there says how it ended. When the API answers, start the run again: what is finished is skipped.",
-                file=sys.stderr,
-            )  # fmt: skip
+        state = ended(chosen, parameters, server.url)
+        if state is None:
             return 1
         result = state.result(raise_on_failure=False)
     if isinstance(result, RunFailed):
@@ -52,6 +42,22 @@ def run_flow(name: str, settings: Settings, parameters: dict[str, Any], api_url:
         raise result
     print_summary(result)
     return 0
+
+
+def ended(flow: Any, parameters: dict[str, Any], api_url: str | None) -> Any | None:
+    """The state in which a flow ended; None, and a line that says so, where the API did not take its end."""
+    import httpx
+
+    try:
+        return flow(**parameters, return_state=True)
+    except httpx.HTTPError as fault:  # faults of the flow itself are in its state
+        told = str(fault).partition("\n")[0] or type(fault).__name__
+        print(
+            f"Error: the Prefect API at {api_url} did not take the end of the run ({told}). What the run finished is in the lake, "
+            "and the records in runs/records there say how runs ended. When the API answers, start the run again: what is finished is skipped.",
+            file=sys.stderr,
+        )  # fmt: skip
+        return None
 
 
 def print_summary(facts: Mapping[str, Any]) -> None:

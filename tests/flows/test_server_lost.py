@@ -9,6 +9,7 @@ import sys
 import time
 
 import psutil
+import pytest
 
 from tasks.publishing.doctor import examine
 from tasks.scanning.synthetic import SessionSpec
@@ -28,13 +29,18 @@ PATIENCE = {"PREFECT_CLIENT_MAX_RETRIES": "0", "PREFECT_API_REQUEST_TIMEOUT": "1
 END_S = 150.0
 
 
-def test_a_run_ends_when_its_server_hangs_at_its_end(tmp_path):
+@pytest.mark.parametrize("command", ["run", pytest.param("backfill", marks=pytest.mark.campaign)])
+def test_a_run_ends_when_its_server_hangs_at_its_end(tmp_path, command):
     lake, log = tmp_path / "lake", tmp_path / "log"
     write_session(SessionSpec(records=3_000, seed=5, symbols=("ESZ5",), live_orders=200), tmp_path / "many.dbn.zst", "dbn.zst")
     (tmp_path / "server").mkdir()
     with Server(tmp_path / "server") as server, log.open("wb") as out:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("BOOKMILL_", "PREFECT_"))}
-        arguments = ["run", "mbo", str(tmp_path / "many.dbn.zst"), "--lake", str(lake), "--depth=3", "--interval=1m", "--bars=1m", "--heatmaps=0"]
+        options = {"depth": "3", "interval": "1m", "bars": "1m", "heatmaps": "0"}
+        given = [f"--{name}={value}" for name, value in options.items()]
+        if command == "backfill":
+            given = ["--settle=off", *(f"--option={name}={value}" for name, value in options.items())]
+        arguments = [command, "mbo", str(tmp_path / "many.dbn.zst"), "--lake", str(lake), *given]
         process = subprocess.Popen(
             [sys.executable, "-c", IMPATIENT, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=tmp_path,
             env=kept | PATIENCE | {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)},
