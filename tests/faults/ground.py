@@ -5,7 +5,6 @@ What is killed when, and what must hold afterwards, is in test_rounds.py.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -21,6 +20,7 @@ import psutil
 
 from tests.flows.dask_cluster import DaskCluster
 from tests.flows.postgres import Postgres, binary
+from tests.flows.servers import ask
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = ("bookmill-cpu", "bookmill-memory")
@@ -105,11 +105,8 @@ class Server:
             self.process.wait()
 
     def call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
-        """The answer of the API as JSON."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or b"null")
+        """The answer of the API as JSON; one that is too busy is asked again."""
+        return ask(self.url, path, body, method)
 
 
 class Ground:

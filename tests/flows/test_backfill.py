@@ -16,7 +16,7 @@ from tasks.partitions import MboRecipe
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_depth import DepthSpec, write_archive
 from tasks.scanning.synthetic_writers import write_session
-from tests.flows.servers import data_files
+from tests.flows.servers import ask, data_files
 
 DAYS = ("2025-10-22", "2025-10-23", "2025-10-24")
 # Few layers and no pictures: what is tested here is which work is done, not the work.
@@ -156,11 +156,9 @@ def test_depth_feeds_are_backfilled_pair_by_pair_and_day_by_day(backfill, tmp_pa
 
 
 def test_the_freshness_table_is_an_artifact_of_the_run(backfill, tmp_path, prefect_api):
-    import httpx
-
     session(tmp_path / "in", DAYS[0])
     backfill(tmp_path / "in", tmp_path / "lake", dry_run=True)
-    artifacts = httpx.post(f"{prefect_api}/artifacts/latest/filter", json={"limit": 200}, timeout=30).json()
+    artifacts = ask(prefect_api, "/artifacts/latest/filter", {"limit": 200})
     found = {artifact["key"]: artifact["data"] for artifact in artifacts}
     assert "1 missing" in found["bookmill-freshness"]
     assert "ESZ5" in found["bookmill-freshness-table"]
