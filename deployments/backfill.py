@@ -115,12 +115,12 @@ def run_backfill(settings: Any, parameters: dict[str, Any], api_url: str | None)
     from tasks.errors import BookmillError
 
     with api(settings, api_url=api_url) as server:
-        from deployments.launch import ended
+        from deployments.launch import run_to_end
         from flows.backfill import backfill as flow
         from flows.run import RunFailed
 
         server.ready()
-        state = ended(flow, parameters, server.url)
+        state = run_to_end(flow, parameters, server.url)
         if state is None:
             return 1
         result: Any = state.result(raise_on_failure=False)

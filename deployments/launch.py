@@ -27,7 +27,7 @@ def run_flow(name: str, settings: Settings, parameters: dict[str, Any], api_url:
             from flows.depth_snapshots import depth_snapshots as chosen  # type: ignore[assignment]  # its parameters differ
 
         server.ready()
-        state = ended(chosen, parameters, server.url)
+        state = run_to_end(chosen, parameters, server.url)
         if state is None:
             return 1
         result = state.result(raise_on_failure=False)
@@ -44,8 +44,8 @@ def run_flow(name: str, settings: Settings, parameters: dict[str, Any], api_url:
     return 0
 
 
-def ended(flow: Any, parameters: dict[str, Any], api_url: str | None) -> Any | None:
-    """The state in which a flow ended; None, and a line that says so, where the API did not take its end."""
+def run_to_end(flow: Any, parameters: dict[str, Any], api_url: str | None) -> Any | None:
+    """Run a flow; the state in which it ended, or None, and a line that says so, where the API did not take its end."""
     import httpx
 
     try:

@@ -43,7 +43,6 @@ def print_plan(asked: Asked, layers: Sequence[str], states: Sequence[str], as_js
     if as_json:
         print(json.dumps(_as_json(planned, filters), indent=1, default=str))
         return code
-    # Into a file or a pipe there is no width; lines are then as long as they need.
     console = screen.console(soft_wrap=True)
     rows = planned.plan.table(**filters)
     if rows:

@@ -88,7 +88,6 @@ class Page:
 
     def submit(self) -> None:
         """Send the form and follow the link to its run. The server checks the form first: one too busy to answer leaves it as it is, so again."""
-
         sent = time.monotonic() - 60
 
         def followed() -> bool:
