@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from config.collector import quick_end
 from deployments.backfill import register as register_backfill
 from deployments.options import ApiUrl, Dataset, Instrument, Lake, Memory, Profile, Publisher, Quiet, Workers, lake_of, settings_of, split
 from deployments.run_commands import run_app
@@ -45,6 +46,7 @@ def options(
 
 def main() -> None:
     """Entry point: known errors become one line on standard error and an exit code (0 done, 1 some failed, 2 nothing could run)."""
+    quick_end()
     try:
         app()
     except Exception as fault:  # the boundary: known faults are told in a line, unknown ones keep their traceback

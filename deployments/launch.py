@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from config import collector
 from config.settings import Settings
 from flows.runtime import api
 from tasks.errors import BookmillError
@@ -19,12 +20,13 @@ def run_flow(name: str, settings: Settings, parameters: dict[str, Any], api_url:
         judge_process.begin()  # its imports take longer than anything before the first gate
     with api(settings, api_url=api_url) as server:
         # While a private API starts (6 s and more), the flow and what it stands on are imported.
-        from flows.run import RunFailed
+        with collector.imports():
+            from flows.run import RunFailed
 
-        if name == "mbo":
-            from flows.market_by_order import market_by_order as chosen
-        else:
-            from flows.depth_snapshots import depth_snapshots as chosen  # type: ignore[assignment]  # its parameters differ
+            if name == "mbo":
+                from flows.market_by_order import market_by_order as chosen
+            else:
+                from flows.depth_snapshots import depth_snapshots as chosen  # type: ignore[assignment]  # its parameters differ
 
         server.ready()
         state = run_to_end(chosen, parameters, server.url)

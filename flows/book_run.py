@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import httpx
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.utilities.annotations import quote
 
 from flows.policies import equip, submit_placed
 from flows.run import Run, RunFailed
@@ -154,7 +155,7 @@ class BookRun(Run, Generic[J]):
         """Write the report, publish the artifacts, and say how it went. Raises RunFailed when a source or partition failed."""
         facts = self.facts(sources)
         publish: Any = equip(publish_report, self.settings, persist_result=False, cache_policy=None)
-        path = publish(str(self.lake), facts)
+        path = publish(str(self.lake), quote(facts))  # else Prefect looks for results of tasks in it, value by value
         try:
             self._show(facts, Path(path))
         except httpx.HTTPError as fault:  # the client has tried for a minute and more; what was worked for is in the lake
