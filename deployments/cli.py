@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from config.collector import quick_end
+from config.collector import QuickEnd
 from deployments.backfill import register as register_backfill
 from deployments.options import ApiUrl, Dataset, Instrument, Lake, Memory, Profile, Publisher, Quiet, Workers, lake_of, settings_of, split
 from deployments.run_commands import run_app
@@ -46,11 +46,15 @@ def options(
 
 def main() -> None:
     """Entry point: known errors become one line on standard error and an exit code (0 done, 1 some failed, 2 nothing could run)."""
-    quick_end()
+    end = QuickEnd()
     try:
         app()
+    except SystemExit as done:
+        end.status = 0 if done.code is None else done.code if isinstance(done.code, int) else None
+        raise
     except Exception as fault:  # the boundary: known faults are told in a line, unknown ones keep their traceback
-        sys.exit(_tell(fault))
+        end.status = _tell(fault)
+        sys.exit(end.status)
 
 
 def _tell(fault: Exception) -> int:
