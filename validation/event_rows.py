@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from tasks.kernels import kernel
 from tasks.schemas import ACTIONS, F_BAD_TS_RECV, F_SNAPSHOT, F_TOB, SIDES, UNDEF_PRICE
-from validation.row_groups import each_run
+from validation.row_groups import each_run, unbroken
 from validation.suites.events import CLOCK_TOLERANCE_NS, EARLIEST_NS, LATEST_NS, RESERVED_FLAGS, UNDEF_SIZE
 
 # What is looked for, as Rule.check names it.
@@ -75,17 +75,12 @@ def proven(path: Path, threads: int) -> set[str] | None:
     """Those of CHECKS that every row of an events file passes; None where a value is null, which is for SQL to count. Raises OSError or
     ArrowException when the file cannot be read."""
     runs = each_run(path, COLUMNS, BATCH_ROWS, threads, _look_at)
-    found = [run for run in runs if run is not None]
-    if len(found) < len(runs):
-        return None
-    broken = np.zeros(len(CHECKS), np.int64)
-    for counts, _ in found:
-        broken += counts
-    seen = [edges.tolist() for _, edges in found if edges[0, 9]]
+    between = np.zeros(len(CHECKS), np.int64)
+    seen = [run[1].tolist() for run in runs if run is not None and run[1][0, 9]]
     for (_, last), (first, _) in pairwise(seen):
-        broken[IN_ORDER] += first[1] < last[1]
-        broken[NOT_REPEATED] += first == last
-    return {name for name, rows in zip(CHECKS, broken.tolist(), strict=True) if rows == 0}
+        between[IN_ORDER] += first[1] < last[1]
+        between[NOT_REPEATED] += first == last
+    return unbroken(CHECKS, [between, *(run[0] if run is not None else None for run in runs)])
 
 
 def _look_at(batches: Iterator[pa.RecordBatch]) -> tuple[np.ndarray, np.ndarray] | None:

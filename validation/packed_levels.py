@@ -16,7 +16,7 @@ import pyarrow as pa
 from tasks.book_rows import LEVELS, PACKED_WORDS
 from tasks.kernels import big_endian, kernel
 from tasks.schemas import UNDEF_PRICE
-from validation.row_groups import each_run
+from validation.row_groups import each_run, unbroken
 
 # What is looked for, as Rule.check names it.
 CHECKS = ("ordered", "no_gap", "sizes", "counts", "counts_or_none", "no_counts", "not_crossed")
@@ -76,8 +76,4 @@ def proven(path: Path, depth: int, threads: int) -> set[str] | None:
             look(words[column.offset : column.offset + len(column)], depth, broken)
         return broken
 
-    runs = each_run(path, [LEVELS], 16_384, threads, look_at)
-    found = [broken for broken in runs if broken is not None]
-    if len(found) < len(runs):
-        return None
-    return {name for name, rows in zip(CHECKS, sum(found, np.zeros(len(CHECKS), np.int64)).tolist(), strict=True) if rows == 0}
+    return unbroken(CHECKS, each_run(path, [LEVELS], 16_384, threads, look_at))

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,3 +29,13 @@ def each_run(path: Path, columns: Sequence[str], batch_rows: int, threads: int, 
         return [one(run) for run in range(runs)]
     with ThreadPoolExecutor(runs, "look") as pool:
         return list(pool.map(one, range(runs)))
+
+
+def unbroken(checks: Sequence[str], runs: Sequence[np.ndarray | None]) -> set[str] | None:
+    """Those of `checks` that no row of any run breaks, from int64[len(checks)] broken rows a run; None when a run cannot tell (None)."""
+    broken = np.zeros(len(checks), np.int64)
+    for run in runs:
+        if run is None:
+            return None
+        broken += run
+    return {name for name, rows in zip(checks, broken.tolist(), strict=True) if rows == 0}

@@ -27,7 +27,7 @@ SLOW = (
     "decode",
     "heatmap_drawing",
     "gates",
-    "packed_levels",
+    "levels_proven",
     "rebuild",
     "published",
     "quick_heatmap",

@@ -1,4 +1,4 @@
-"""The rules on packed levels, one by one. `proven` and SQL share the work; a row that neither of them sees is what these tests look for."""
+"""The rules on levels, packed and in columns. `proven` and SQL share the work; a row that neither of them sees is what these tests look for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from tasks.schemas import UNDEF_PRICE, books_schema
 from tests.unit.test_book_rows import level_names, struct_packed
 from tests.unit.test_suites import TICK, N, Rows, empty, good_books, write, write_packed
-from validation import packed_levels, profile
+from validation import level_columns, packed_levels, profile
 from validation.gate import run_gate
 from validation.rules import Context
 from validation.suites import suite_of
@@ -27,6 +28,20 @@ DEPTH = 4
 PLACES = [(side, level) for side in ("bid", "ask") for level in range(DEPTH)]
 EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "150"))
 Change = Callable[[Rows, int], None]  # of one row
+
+
+def write_columns(path: Path, rows: Rows, depth: int, row_group_size: int = 5) -> Path:
+    """Book rows as a grid has them: a column for each number of a level."""
+    return write(path, rows, books_schema(depth), row_group_size)
+
+
+LAYOUTS = {"packed": (write_packed, packed_levels.proven), "columns": (write_columns, level_columns.proven)}
+
+
+@pytest.fixture(autouse=True)
+def _pass_pays(monkeypatch):
+    """Of a few rows, too."""
+    monkeypatch.setattr(profile, "PASS_LEVELS", 0)
 
 
 def full_books(depth: int, *, counts: bool = True) -> Rows:
@@ -104,20 +119,22 @@ COUNTS: dict[str, tuple[bool | None, dict[str, list[Change]]]] = {
 }
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("counted", ["alone", "together"])
 @pytest.mark.parametrize("known", COUNTS)
-def test_one_broken_level_of_a_packed_row_fails_exactly_its_rule_once(tmp_path, monkeypatch, known, counted):
+def test_one_broken_level_fails_exactly_its_rule_once(tmp_path, monkeypatch, known, counted, layout):
     """In the first row, in the middle and in the last; each file proven and counted by itself, or all of them in one stream."""
     monkeypatch.setattr(profile, "SMALL_ROWS", 1 if counted == "alone" else 50_000)
     has_counts, breaks = COUNTS[known]
+    written, _ = LAYOUTS[layout]
     expected: dict[str, dict[str, int]] = {}
     for rule, changes in breaks.items():
         for k, change in enumerate(changes):
             row = (0, N // 2, N - 1)[k % 3]
             rows = full_books(DEPTH, counts=has_counts is not False)
             change(rows, row)
-            expected[str(write_packed(tmp_path / f"{rule}-{k}-row-{row}.parquet", rows, DEPTH))] = {rule: 1}
-    good = write_packed(tmp_path / "good.parquet", full_books(DEPTH, counts=has_counts is not False), DEPTH)
+            expected[str(written(tmp_path / f"{rule}-{k}-row-{row}.parquet", rows, DEPTH))] = {rule: 1}
+    good = written(tmp_path / "good.parquet", full_books(DEPTH, counts=has_counts is not False), DEPTH)
     report = run_gate("books", [good, *map(Path, expected)], context={"depth": DEPTH, "has_counts": has_counts})
     found: dict[str, dict[str, int]] = {}
     for outcome in report.failed:
@@ -126,14 +143,16 @@ def test_one_broken_level_of_a_packed_row_fails_exactly_its_rule_once(tmp_path, 
     assert found == expected
 
 
-def test_several_broken_rows_of_a_packed_file_are_counted_each_under_its_rules(tmp_path):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_several_broken_rows_are_counted_each_under_its_rules(tmp_path, layout):
+    written, _ = LAYOUTS[layout]
     rows = full_books(DEPTH)
     for rule, places in {"sizes_fit_prices": (0, 3, 11), "levels_ordered": (3, 6), "no_gap_levels": (8,), "not_crossed": (5, 11)}.items():
         for row in places:
             BREAKS[rule][0](rows, row)
     uncounted(rows, 7)  # breaks nothing where the rows say whether counts are known
     cells("ask", 2, ct=0)(rows, 9)
-    path = write_packed(tmp_path / "rows.parquet", rows, DEPTH)
+    path = written(tmp_path / "rows.parquet", rows, DEPTH)
     report = run_gate("books", [path], context={"depth": DEPTH})
     assert {outcome.name: outcome.unexpected for outcome in report.failed} == {
         "sizes_fit_prices": 3, "levels_ordered": 2, "no_gap_levels": 1, "not_crossed": 2, "counts_fit_prices": 1,
@@ -144,13 +163,15 @@ def test_several_broken_rows_of_a_packed_file_are_counted_each_under_its_rules(t
     assert "ask_ct_02=0" in told["counts_fit_prices"]
 
 
-def test_a_packed_row_that_is_not_valid_may_be_crossed(tmp_path):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_row_that_is_not_valid_may_be_crossed(tmp_path, layout):
     """The proof looks at no status, the rule does."""
+    written, proven = LAYOUTS[layout]
     rows = full_books(DEPTH)
     BREAKS["not_crossed"][0](rows, 6)
     rows["status"][6], rows["reason"][6] = "suspect", "gap"
-    path = write_packed(tmp_path / "rows.parquet", rows, DEPTH)
-    assert "not_crossed" not in packed_levels.proven(path, DEPTH, 1)
+    path = written(tmp_path / "rows.parquet", rows, DEPTH)
+    assert "not_crossed" not in proven(path, DEPTH, 1)
     assert run_gate("books", [path], context={"depth": DEPTH}).status == "ok"
 
 
@@ -216,7 +237,7 @@ def plain_faults(rows: Rows, row: int, depth: int) -> set[str]:
 
 @st.composite
 def odd_books(draw: Any) -> tuple[int, Rows]:
-    """Depth and up to N packed rows: good ones, of which some have no counts, some end early, some are not valid, and some cells are anything."""
+    """Depth and up to N rows: good ones, of which some have no counts, some end early, some are not valid, and some cells are anything."""
     depth, n = draw(st.integers(1, DEPTH)), draw(st.integers(1, N))
     rows = {name: values[:n] for name, values in full_books(depth, counts=draw(st.booleans())).items()}
     place = {"row": st.integers(0, n - 1), "side": st.sampled_from(["bid", "ask"]), "level": st.integers(0, depth - 1)}
@@ -247,20 +268,21 @@ def connection():
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-@given(made=odd_books(), group=st.integers(1, N), threads=st.integers(1, 3))
-def test_what_is_proven_of_packed_levels_is_what_no_row_breaks(tmp_path, made, group, threads):
+@given(made=odd_books(), group=st.integers(1, N), threads=st.integers(1, 3), layout=st.sampled_from(list(LAYOUTS)))
+def test_what_is_proven_of_levels_is_what_no_row_breaks(tmp_path, made, group, threads, layout):
     """Never more, or a broken row would pass; and no less, or it would be read once more for nothing."""
     depth, rows = made
-    path = write_packed(tmp_path / "rows.parquet", rows, depth, group)
+    written, proven = LAYOUTS[layout]
+    path = written(tmp_path / "rows.parquet", rows, depth, group)
     faults = set().union(*(plain_faults(rows, row, depth) for row in range(len(rows["status"]))))
-    assert packed_levels.proven(path, depth, threads) == set(packed_levels.CHECKS) - faults
+    assert proven(path, depth, threads) == set(packed_levels.CHECKS) - faults
 
 
 @settings(max_examples=max(1, EXAMPLES // 3), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-@given(made=odd_books(), has_counts=st.sampled_from([None, True, False]))
-def test_rules_on_packed_levels_count_the_rows_that_break_them(tmp_path, connection, made, has_counts):
+@given(made=odd_books(), has_counts=st.sampled_from([None, True, False]), layout=st.sampled_from(list(LAYOUTS)))
+def test_rules_on_levels_count_the_rows_that_break_them(tmp_path, connection, made, has_counts, layout):
     depth, rows = made
-    path = write_packed(tmp_path / "rows.parquet", rows, depth)
+    path = LAYOUTS[layout][0](tmp_path / "rows.parquet", rows, depth)
     checks = {
         "levels_ordered": "ordered", "no_gap_levels": "no_gap", "sizes_fit_prices": "sizes",
         "counts_fit_prices": {None: "counts_or_none", True: "counts", False: "no_counts"}[has_counts],
@@ -273,6 +295,29 @@ def test_rules_on_packed_levels_count_the_rows_that_break_them(tmp_path, connect
     suite = suite_of("books", Context.of({"depth": depth, "has_counts": has_counts}))
     (found,) = profile.profile_files(connection, suite, [path], 1)
     assert {rule: count for rule, count in found.counts.items() if count} == {rule: count for rule, count in expected.items() if count}
+
+
+@pytest.mark.parametrize("row", [None, 0, 16_383, 16_384, 39_999])
+def test_a_broken_row_in_columns_is_seen_wherever_batches_and_row_groups_end(tmp_path, row):
+    n, depth = 40_000, 2
+    rows = {name: np.full(n, values[0]) for name, values in full_books(depth).items() if name in level_names(depth)}
+    if row is not None:
+        rows["ask_sz_01"][row] = -1
+    schema = pa.schema([books_schema(depth).field(name) for name in rows])
+    pq.write_table(pa.table({name: pa.array(rows[name], schema.field(name).type) for name in rows}, schema), tmp_path / "rows.parquet",
+                   row_group_size=16_385)  # fmt: skip
+    proven = level_columns.proven(tmp_path / "rows.parquet", depth, 2)
+    assert set(level_columns.CHECKS) - proven == {"no_counts"} | ({"sizes"} if row is not None else set())
+
+
+@pytest.mark.parametrize("column", ["bid_px_00", "ask_sz_03", "bid_ct_01"])
+def test_a_null_in_a_column_of_a_level_blocks(tmp_path, column):
+    """Of a null nothing is proven; SQL counts it where nulls are counted."""
+    rows = full_books(DEPTH)
+    rows[column][7] = None
+    path = write_columns(tmp_path / "rows.parquet", rows, DEPTH)
+    assert level_columns.proven(path, DEPTH, 1) is None
+    assert "no_nulls" in {outcome.name for outcome in run_gate("books", [path], context={"depth": DEPTH}).failed}
 
 
 @pytest.mark.parametrize("group", [9_999, 16_385, 65_536])
