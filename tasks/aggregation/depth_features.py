@@ -25,7 +25,7 @@ from tasks.aggregation.layer_reading import INT64_MIN, Columns, coded_column, co
 from tasks.errors import UsageError
 from tasks.partitions import Stamp
 from tasks.schemas import BANDS_BPS, DEPTH_FEATURES, NO_BOOK, REASONS, STATUSES, UNDEF_PRICE, depth_fields
-from tasks.storage import ParquetSink
+from tasks.storage import ParquetSink, steady
 
 _HEAD = ("ts_event", "as_of", "age_ns", "symbol", "status", "reason", "status_since")
 _DIGITS = ("price_digits", "size_digits")
@@ -49,7 +49,7 @@ def build_depth_features(
     touch, scale = _Touches(bbo_path, interval_ns, batch_rows), Scale(grid_path)
     names = [name for name, _ in depth_fields(depth)]
     last_time, changes = None, 0
-    with ParquetSink(out, DEPTH_FEATURES) as sink:
+    with ParquetSink(out, DEPTH_FEATURES, encodings=steady(DEPTH_FEATURES)) as sink:
         for batch in record_batches(grid_path, [*_HEAD, *_DIGITS, *names], wide):
             times = integers(grid_path, batch, "ts_event")
             last_time = checked_steps(times, last_time, interval_ns, grid_path, sink.rows)

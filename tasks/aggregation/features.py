@@ -33,7 +33,7 @@ from tasks.aggregation.layer_reading import INT64_MIN, KNOWN, Columns, coded_col
 from tasks.errors import UsageError
 from tasks.partitions import CLOCKS, Stamp
 from tasks.schemas import FEATURES, NO_BOOK, PRICE_SCALE, REASONS, SIDE_METHODS, SIDES, STATUSES, UNDEF_PRICE
-from tasks.storage import ParquetSink
+from tasks.storage import ParquetSink, steady
 
 _HEAD = ("ts_event", "as_of", "age_ns", "publisher_id", "instrument_id", "symbol", "status", "reason", "status_since")
 _UNKNOWN_SIDE = SIDES.index("N")
@@ -66,7 +66,7 @@ def build_features(
     quotes = Quotes(column_batches(bbo_paths, {"as_of": None, **dict.fromkeys(_TOUCH), "status": STATUSES}, batch_rows), "as_of", interval_ns)
     prints = _Prints(column_batches(trades_paths, {clock: None, **_TRADE}, batch_rows), clock, interval_ns)
     counted, last_time = 0, None
-    with ParquetSink(out, FEATURES) as sink:
+    with ParquetSink(out, FEATURES, encodings=steady(FEATURES)) as sink:
         for batch in record_batches(grid_path, [*_HEAD, *_level_names(depth)], batch_rows):
             times = integers(grid_path, batch, "ts_event")
             last_time = checked_steps(times, last_time, interval_ns, grid_path, sink.rows)

@@ -23,7 +23,7 @@ from tasks.reconstruction.sampling import Samples
 from tasks.reconstruction.window import WindowReplay
 from tasks.schemas import STATUSES, TRADES, books_schema
 from tasks.specs import interval_name
-from tasks.storage import ParquetSink
+from tasks.storage import ParquetSink, steady
 
 # Wide rows: half the row group of narrow tables, so that a group in the making stays near 30 MB at ten levels.
 WIDE_GROUP_ROWS = 65_536
@@ -66,7 +66,8 @@ class LayerWriter:
                     lake / partition.path(self._names[kind]),
                     schema,
                     dictionary=DICTIONARY,
-                    encodings={name: "BYTE_STREAM_SPLIT" for name in schema.names if name in SPLIT or cell(name, recipe.depth)},
+                    encodings={name: "BYTE_STREAM_SPLIT" for name in schema.names if name in SPLIT or cell(name, recipe.depth)}
+                    | (steady(schema) if kind == "grid" else {}),
                     row_group_rows=WIDE_GROUP_ROWS,
                     # Of packed rows they would be of no use, and cost as much as their encoding.
                     statistics=[name for name in schema.names if name != LEVELS],
