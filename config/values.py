@@ -49,18 +49,18 @@ def whole(least: int, most: int) -> Kind:
 
 
 def cores(most: int = 1024) -> Kind:
-    """A number of cores, or "all", or "all-1"; never below 1."""
+    """A number of cores, or "all", or "all-1": of two cores that is both, since half a machine would be too much to leave."""
 
     def parse(raw: object, hardware: Hardware) -> int:
         match = _CORES.fullmatch(str(raw).strip().lower())
         if match:
-            return max(1, hardware.cores - int(match[1] or 0))
+            return max(min(2, hardware.cores), hardware.cores - int(match[1] or 0))
         return _within(_integer(raw), 1, most)
 
     def note(raw: object, hardware: Hardware) -> str:
         return f"{raw} of {hardware.cores} cores, {hardware.cores_from}" if _CORES.fullmatch(str(raw).strip().lower()) else ""
 
-    return Kind(f'a whole number from 1 to {most:,}, "all", or "all-1" to leave one core free', parse, note)
+    return Kind(f'a whole number from 1 to {most:,}, "all", or "all-1" to leave one core free (of three and more)', parse, note)
 
 
 def size(least: int, most: int = 1 << 60) -> Kind:
