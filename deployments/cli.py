@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from config.collector import QuickEnd
+from config.collector import QuickEnd, imports
 from deployments.backfill import register as register_backfill
 from deployments.options import ApiUrl, Dataset, Instrument, Lake, Memory, Profile, Publisher, Quiet, Workers, lake_of, settings_of, split
 from deployments.run_commands import run_app
@@ -131,7 +131,8 @@ def heatmap(
     ] = False,
 ) -> None:
     """Draw the heatmap of one file in one pass, without a lake."""
-    from deployments.heatmap import write_heatmap
+    with imports():
+        from deployments.heatmap import write_heatmap
 
     raise typer.Exit(write_heatmap(source, out, html, symbol, width, height, clock, starts_empty))
 

@@ -115,10 +115,13 @@ def serve(requests: BinaryIO, results: BinaryIO) -> None:
     """Answer until the input closes."""
     for name in NOT_NEEDED:
         sys.modules[name] = None  # type: ignore[assignment]  # an import of it fails, as where it is not installed
-    from validation.quiet import great_expectations
-    from validation.verdict import validate
+    from config.collector import imports
 
-    great_expectations()
+    with imports():
+        from validation.quiet import great_expectations
+        from validation.verdict import validate
+
+        great_expectations()
     while True:
         try:
             suite, rules, table = pickle.load(requests)
