@@ -63,7 +63,10 @@ class DuckDBDatasource(SQLDatasource):
         return self._execution_engine
 
     def load(self, name: str, table: pa.Table) -> None:
-        """Copy `table` into the database under `name`."""
+        """Copy `table` into the database under `name`, in the place of an earlier one."""
+        kept = self._execution_engine._connection if self._execution_engine is not None else None
+        if kept is not None:
+            kept.rollback()  # the transaction in which the last validation read: there is one connection, and no transaction within another
         with self.get_engine().begin() as connection:
             connection.exec_driver_sql("register", ("incoming", table))
             connection.exec_driver_sql(f'CREATE OR REPLACE TABLE "{name}" AS FROM incoming')

@@ -282,3 +282,11 @@ def test_real_cme_records_pass_the_events_gate(real_data, tmp_path):
         pq.write_table(table_of({name: values.tolist() for name, values in columns.items()}, EVENTS), paths[-1])
     report = run_gate("events", paths)
     assert (report.rows, report.status, report.failed) == (8_725 + 68_792, "ok", ())
+
+
+def test_each_of_several_gates_in_one_process_tells_of_its_own_files(tmp_path):
+    """Great Expectations' context, data source and connection are kept from one verdict to the next."""
+    good, bad = events(tmp_path / "good.parquet"), events(tmp_path / "bad.parquet", flags=(5, 1))
+    found = [run_gate("events", paths) for paths in ([good], [bad], [good, bad], [good], [bad])]
+    assert [[outcome.by_file for outcome in report.failed] for report in found] == [[], [{str(bad): 1}], [{str(bad): 1}], [], [{str(bad): 1}]]
+    assert [report.rows for report in found] == [found[0].rows, found[1].rows, found[0].rows + found[1].rows, found[0].rows, found[1].rows]
