@@ -6,18 +6,20 @@ takes 9, reading included. It proves, it does not count: a rule that it cannot p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.kernels import kernel
-from tasks.schemas import UNDEF_PRICE, level_fields
+from tasks.schemas import UNDEF_PRICE
 from validation.packed_levels import CHECKS
 from validation.row_groups import each_run, unbroken
 
-BATCH_ROWS = 16_384
+BATCH_NUMBERS = 1 << 20  # 17,000 rows of ten levels, 500 of 500
+
+COUNTS = frozenset({"counts", "counts_or_none", "no_counts"})
 
 # Bits of what a row breaks, and of what its levels have.
 ORDER, GAP, SIZE, COUNT, COUNTED = 1, 2, 4, 8, 16
@@ -58,10 +60,14 @@ def add_up(seen, bid, ask, broken):
         broken[6] += bid[r] != UNDEF_PRICE and bid[r] >= ask[r]
 
 
-def proven(path: Path, depth: int, threads: int) -> set[str] | None:
-    """Those of CHECKS that every row of a file with columns passes; None where a level is null, which is for SQL to count. Raises OSError or
-    ArrowException when the file cannot be read."""
-    names = [name for name, _ in level_fields(depth)]
+def proven(path: Path, names: Sequence[str], threads: int) -> set[str] | None:
+    """Those of CHECKS that every row of a file with columns passes; None where a level is null, which is for SQL to count.
+
+    names: the columns of all levels, bid_px_00, ask_px_00, ...; of books that do not count orders without those of counts, of which nothing is
+    proven then. Raises OSError or ArrowException when the file cannot be read.
+    """
+    depth = sum(name.startswith("bid_px_") for name in names)
+    counted = len(names) == 6 * depth
 
     def look_at(batches: Iterator[pa.RecordBatch]) -> np.ndarray | None:
         broken = np.zeros(len(CHECKS), np.int64)
@@ -69,12 +75,13 @@ def proven(path: Path, depth: int, threads: int) -> set[str] | None:
             if any(column.null_count for column in batch.columns):
                 return None
             level = {name: batch.column(name).to_numpy() for name in names}
-            seen = np.zeros(len(batch), np.uint8)
+            seen, none = np.zeros(len(batch), np.uint8), np.zeros(0 if counted else len(batch), np.uint32)
             for side in ("bid", "ask"):
                 for k in range(depth):
-                    px, sz, ct = (level[f"{side}_{kind}_{k:02d}"] for kind in ("px", "sz", "ct"))
+                    px, sz, ct = (level.get(f"{side}_{kind}_{k:02d}", none) for kind in ("px", "sz", "ct"))
                     look_at_level(px, sz, ct, level[f"{side}_px_{max(k - 1, 0):02d}"], k > 0, side == "ask", seen)
             add_up(seen, level["bid_px_00"], level["ask_px_00"], broken)
         return broken
 
-    return unbroken(CHECKS, each_run(path, names, BATCH_ROWS, threads, look_at))
+    found = unbroken(CHECKS, each_run(path, names, max(1, BATCH_NUMBERS // len(names)), threads, look_at))
+    return found if found is None or counted else found - COUNTS

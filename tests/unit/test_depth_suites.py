@@ -12,6 +12,7 @@ import pytest
 from tasks.aggregation.depth_aggregate import aggregate_depth
 from tasks.errors import UsageError
 from tasks.schemas import BANDS_BPS, DEPTH_FEATURES, DEPTH_TRADES, MID_BARS, UNDEF_PRICE, depth_books_schema
+from validation import profile
 from validation.gate import run_gate
 from validation.rules import Context
 from validation.suites import DEPTH_SUITES, SUITES, suite_of
@@ -19,6 +20,13 @@ from validation.suites import DEPTH_SUITES, SUITES, suite_of
 from . import test_depth_aggregates as aggregates
 from . import test_suites as shared
 from .test_suites import SECOND, T0, TICK, N, Rows, drop, put, put_all, repeat
+
+
+@pytest.fixture(autouse=True)
+def _pass_pays(monkeypatch):
+    """Levels of a few rows, too, are looked at in the compiled pass, as those of whole days are."""
+    monkeypatch.setattr(profile, "PASS_NUMBERS", 0)
+
 
 TIMES = [T0 + k * SECOND for k in range(N)]
 WINDOWS = ((T0 - SECOND // 2, T0 + (N - 1) * SECOND + 1),)

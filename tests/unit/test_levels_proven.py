@@ -35,13 +35,17 @@ def write_columns(path: Path, rows: Rows, depth: int, row_group_size: int = 5) -
     return write(path, rows, books_schema(depth), row_group_size)
 
 
-LAYOUTS = {"packed": (write_packed, packed_levels.proven), "columns": (write_columns, level_columns.proven)}
+def proven_of_columns(path: Path, depth: int, threads: int) -> set[str] | None:
+    return level_columns.proven(path, level_names(depth), threads)
+
+
+LAYOUTS = {"packed": (write_packed, packed_levels.proven), "columns": (write_columns, proven_of_columns)}
 
 
 @pytest.fixture(autouse=True)
 def _pass_pays(monkeypatch):
     """Of a few rows, too."""
-    monkeypatch.setattr(profile, "PASS_LEVELS", 0)
+    monkeypatch.setattr(profile, "PASS_NUMBERS", 0)
 
 
 def full_books(depth: int, *, counts: bool = True) -> Rows:
@@ -297,16 +301,28 @@ def test_rules_on_levels_count_the_rows_that_break_them(tmp_path, connection, ma
     assert {rule: count for rule, count in found.counts.items() if count} == {rule: count for rule, count in expected.items() if count}
 
 
+@settings(max_examples=max(1, EXAMPLES // 3), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(made=odd_books(), group=st.integers(1, N))
+def test_of_books_without_counts_everything_but_counts_is_proven(tmp_path, made, group):
+    depth, rows = made
+    names = [name for name in level_names(depth) if "_ct_" not in name]
+    schema = pa.schema([books_schema(depth).field(name) for name in names])
+    pq.write_table(pa.table({name: rows[name] for name in names}, schema), tmp_path / "rows.parquet", row_group_size=group)
+    faults = set().union(*(plain_faults(rows, row, depth) for row in range(len(rows["status"]))))
+    assert level_columns.proven(tmp_path / "rows.parquet", names, 2) == set(level_columns.CHECKS) - level_columns.COUNTS - faults
+
+
 @pytest.mark.parametrize("row", [None, 0, 16_383, 16_384, 39_999])
-def test_a_broken_row_in_columns_is_seen_wherever_batches_and_row_groups_end(tmp_path, row):
+def test_a_broken_row_in_columns_is_seen_wherever_batches_and_row_groups_end(tmp_path, monkeypatch, row):
     n, depth = 40_000, 2
+    monkeypatch.setattr(level_columns, "BATCH_NUMBERS", 16_384 * len(level_names(depth)))
     rows = {name: np.full(n, values[0]) for name, values in full_books(depth).items() if name in level_names(depth)}
     if row is not None:
         rows["ask_sz_01"][row] = -1
     schema = pa.schema([books_schema(depth).field(name) for name in rows])
     pq.write_table(pa.table({name: pa.array(rows[name], schema.field(name).type) for name in rows}, schema), tmp_path / "rows.parquet",
                    row_group_size=16_385)  # fmt: skip
-    proven = level_columns.proven(tmp_path / "rows.parquet", depth, 2)
+    proven = proven_of_columns(tmp_path / "rows.parquet", depth, 2)
     assert set(level_columns.CHECKS) - proven == {"no_counts"} | ({"sizes"} if row is not None else set())
 
 
@@ -316,7 +332,7 @@ def test_a_null_in_a_column_of_a_level_blocks(tmp_path, column):
     rows = full_books(DEPTH)
     rows[column][7] = None
     path = write_columns(tmp_path / "rows.parquet", rows, DEPTH)
-    assert level_columns.proven(path, DEPTH, 1) is None
+    assert proven_of_columns(path, DEPTH, 1) is None
     assert "no_nulls" in {outcome.name for outcome in run_gate("books", [path], context={"depth": DEPTH}).failed}
 
 
