@@ -136,6 +136,10 @@ def _decimal_of_double(values: np.ndarray) -> Values:
         here = values[left] * 10.0**decimals
         whole = np.rint(here)
         hit = (whole / 10.0**decimals == values[left]) & (np.abs(whole) <= 2**53)
+        for step in (-1, 1):  # the product is rounded too: of sixteen digits the last may be one off
+            beside = ~hit & ((whole + step) / 10.0**decimals == values[left]) & (np.abs(whole + step) <= 2**53)
+            whole[beside] += step
+            hit |= beside
         units[left[hit]] = whole[hit].astype(np.int64) * 10 ** (9 - decimals)
         ok[left[hit]] = True
         left = left[~hit]

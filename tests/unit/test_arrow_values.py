@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.scanning import arrow_values
@@ -14,6 +14,8 @@ from tasks.scanning import arrow_values
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(-(10**17), 10**17), st.integers(0, 9))
+@example(2**52 - 1, 8)  # times 1e8 it is rounded to the half beside
+@example(3_503_599_627_370_495, 8)
 def test_a_double_is_the_shortest_decimal_it_prints_as(digits, places):
     value = float(Decimal(digits).scaleb(-places))
     units = Decimal(repr(value)).scaleb(9)
