@@ -144,7 +144,7 @@ def _left_open(heads: Sequence[FileProfile], declared: pa.Schema, rules: list[Ru
     """
     schema, passed, never_null = heads[0].reading(declared), set[str](), list[str]()
     levels = [name for name in declared.names if cell(name, len(declared))]
-    found: list[set[str] | None] = [None]
+    found: list[set[str] | None] = []
     if heads[0].packed:
         found = [packed_levels.proven(head.path, head.packed, threads) for head in heads]
     elif any(r.check in packed_levels.CHECKS for r in rules) and sum(h.rows for h in heads) * len(levels) >= PASS_NUMBERS * len(heads):
@@ -152,7 +152,7 @@ def _left_open(heads: Sequence[FileProfile], declared: pa.Schema, rules: list[Ru
     elif declared == EVENTS and heads[0].rows >= SMALL_ROWS:
         passed = set.intersection(*(event_rows.proven(head.path, threads) or set() for head in heads))
     known = [names for names in found if names is not None]
-    if len(known) == len(found):
+    if known and len(known) == len(found):  # of every file
         passed, never_null = set.intersection(*known), levels
     return schema, [complete_but(rule, never_null) for rule in rules if rule.check not in passed]
 
