@@ -44,17 +44,22 @@ def options(
     """Options of every command; the text that --help shows is the application's."""
 
 
-def main() -> None:
-    """Entry point: known errors become one line on standard error and an exit code (0 done, 1 some failed, 2 nothing could run)."""
+def program() -> None:
+    """The process `bookmill`: `main` and a quick end. For no other caller: its process would end with the status of the command."""
     end = QuickEnd()
     try:
-        app()
+        main()
     except SystemExit as done:
         end.status = 0 if done.code is None else done.code if isinstance(done.code, int) else None
         raise
+
+
+def main() -> None:
+    """A command: known errors become one line on standard error and an exit code (0 done, 1 some failed, 2 nothing could run)."""
+    try:
+        app()
     except Exception as fault:  # the boundary: known faults are told in a line, unknown ones keep their traceback
-        end.status = _tell(fault)
-        sys.exit(end.status)
+        sys.exit(_tell(fault))
 
 
 def _tell(fault: Exception) -> int:
@@ -357,4 +362,4 @@ def quarantine_export(
 
 
 if __name__ == "__main__":
-    main()
+    program()

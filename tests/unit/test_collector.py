@@ -67,3 +67,18 @@ def test_an_error_that_nobody_caught_keeps_its_traceback():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.endswith("ValueError: told\n")
+
+
+@pytest.mark.parametrize(("entry", "status"), [("main", 0), ("program", 2)])
+def test_a_command_within_another_program_leaves_that_program_its_own_end(entry, status):
+    """A program that calls commands, such as the suite of tests, ended with the status of the last of them, which here is a usage error."""
+    script = f"""
+import contextlib, sys
+from deployments.cli import {entry}
+sys.argv = ["bookmill", "no-such-command"]
+with contextlib.suppress(SystemExit):
+    {entry}()
+print("went on")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (status, "went on\n")
