@@ -52,9 +52,12 @@ def layer_names(recipe: MboRecipe) -> dict[str, str]:
 
 
 class LayerWriter:
-    """The book layers of one partition while they are written; commit gives them their names, leaving without it drops them."""
+    """The book layers of one partition while they are written; commit gives them their names, leaving without it drops them.
 
-    def __init__(self, lake: Path, partition: Partition, recipe: MboRecipe, stack: ExitStack) -> None:
+    beside: encode the wide rows in a thread of their own, as is of use where there are several row groups.
+    """
+
+    def __init__(self, lake: Path, partition: Partition, recipe: MboRecipe, stack: ExitStack, *, beside: bool) -> None:
         self._lake, self._partition, self._recipe = lake, partition, recipe
         self._names = layer_names(recipe)
         self._tables = LayerTables(partition, recipe.depth)
@@ -78,9 +81,9 @@ class LayerWriter:
 
         self.checkpoints = CheckpointWriter(lake / partition.path(self._names["checkpoints"]))
         stack.enter_context(self.checkpoints.sink)
-        # Encoding the wide rows costs as much as all the rest of a rebuild; it goes on beside the replay. Entered after the sinks, so that
+        # Encoding the wide rows costs as much as all the rest of a rebuild; it may go on beside the replay. Entered after the sinks, so that
         # it has ended before they are dropped.
-        encoder = stack.enter_context(ThreadPoolExecutor(1, "encode"))
+        encoder = stack.enter_context(ThreadPoolExecutor(1, "encode")) if beside else None
         self._rows = RowGroups(recipe.depth, WIDE_GROUP_ROWS, self._tables.event_rows, self._sinks["rows"].write, encoder)
 
     def write(self, samples: Samples) -> None:

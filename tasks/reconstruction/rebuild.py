@@ -77,13 +77,14 @@ def rebuild(
     events = in_time_order(lake, partition, events)
     rows_in = sum(read_facts(lake / name)["rows_out"] for name in events)
     batch_rows = min(batch_rows, REPLAY_ROWS, max(rows_in, 1))  # the buffers of a small book need not be those of a large one
+    beside = rows_in > batch_rows  # a partition of one batch is done before threads that read and encode beside the replay would be of use
     stamp = rebuild_stamp(lake, events, recipe, windows, carry)
     done = is_rebuilt(lake, partition, stamp, recipe)
     if done:
         return done
     with ExitStack() as stack:
-        writer = LayerWriter(lake, partition, recipe, stack)
-        replay = _run(lake, partition, events, recipe, windows, carry, batch_rows, writer, progress)
+        writer = LayerWriter(lake, partition, recipe, stack, beside=beside)
+        replay = _run(lake, partition, events, recipe, windows, carry, batch_rows, beside, writer, progress)
         for samples in replay.finish():
             writer.write(samples)
         if isinstance(replay, Replay):
@@ -110,7 +111,7 @@ def in_time_order(lake: Path, partition: Partition, events: Sequence[str]) -> li
 
 def _run(
     lake: Path, partition: Partition, events: Sequence[str], recipe: MboRecipe, windows: Sequence[tuple[int, int]] | None, carry: str | None,
-    batch_rows: int, writer: LayerWriter, progress: Callable[[int], None] | None,
+    batch_rows: int, beside: bool, writer: LayerWriter, progress: Callable[[int], None] | None,
 ) -> Replay | WindowReplay:  # fmt: skip
     truths = [lake / partition.path("truth", name.rsplit("-", 1)[-1].removesuffix(".parquet")) for name in events]
     windowed = truths[0].exists()
@@ -141,7 +142,8 @@ def _run(
         marks = np.array(read_facts(lake / name).get("suspect_rows", []), np.int64)
         at = 0
         rows = _TruthRows(truth) if windowed else None
-        for columns in ahead(read_events(lake / name, COLUMNS, batch_rows), 2, "read"):
+        batches = read_events(lake / name, COLUMNS, batch_rows)
+        for columns in ahead(batches, 2, "read") if beside else batches:
             n = len(columns["price"])
             low, high = np.searchsorted(marks, [at, at + n])
             here = marks[low:high] - at

@@ -47,10 +47,12 @@ class RowGroup:
 class RowGroups:
     """Cuts the rows of a partition into row groups of exactly `rows` (the last may be shorter), whatever the batches were.
 
-    write: called on `encoder` with the table that `to_table` makes of a full group; what it raises comes out of `add` or `finish`.
+    write: called with the table that `to_table` makes of a full group, on `encoder` if there is one; what it raises comes out of `add` or `finish`.
     """
 
-    def __init__(self, depth: int, rows: int, to_table: Callable[[RowGroup], pa.Table], write: Callable[[pa.Table], None], encoder: Executor) -> None:
+    def __init__(
+        self, depth: int, rows: int, to_table: Callable[[RowGroup], pa.Table], write: Callable[[pa.Table], None], encoder: Executor | None
+    ) -> None:
         self._depth, self._rows, self._to_table, self._write, self._encoder = depth, rows, to_table, write, encoder
         self._filling: RowGroup | None = None
         self._made = 0
@@ -76,7 +78,13 @@ class RowGroups:
 
     def _hand_over(self, group: RowGroup) -> None:
         self._filling = None
-        self._encoding.append((group, self._encoder.submit(lambda: self._write(self._to_table(group)))))
+        done: Future[None] = Future()
+        if self._encoder is None:
+            self._write(self._to_table(group))
+            done.set_result(None)
+        else:
+            done = self._encoder.submit(lambda: self._write(self._to_table(group)))
+        self._encoding.append((group, done))
 
     def _next(self) -> RowGroup:
         if self._made < BUFFERS:

@@ -58,7 +58,7 @@ def s3(server, monkeypatch):
 @pytest.fixture(autouse=True)
 def unsynced(monkeypatch):
     """What a sync is for cannot be seen here, and on a busy disk each takes 100 ms."""
-    monkeypatch.setattr("tasks.disk._sync", lambda *_: None)
+    monkeypatch.setattr("tasks.disk._sync_all", lambda _: None)
 
 
 @pytest.fixture
