@@ -78,11 +78,12 @@ def layer_files(lake: Path, partition: Partition, layer: str) -> list[Path]:
     return sorted(f for f in whole.parent.iterdir() if f.suffix == ".parquet" and (f.stem == whole.stem or f.stem.startswith(f"{whole.stem}-")))
 
 
-def layers_of(lake: Path, partition: Partition) -> list[str]:
-    """Layers in which `partition` has a Parquet file, sorted."""
+def layers_of(lake: Path, partition: Partition, beginnings: tuple[str, ...] = ("",)) -> list[str]:
+    """Layers in which `partition` has a Parquet file and whose names begin with one of `beginnings`, sorted."""
     if not lake.is_dir():
         return []
-    return sorted(d.name for d in lake.iterdir() if d.is_dir() and not d.name.startswith(".") and layer_files(lake, partition, d.name))
+    names = sorted(d.name for d in lake.iterdir() if d.name.startswith(beginnings) and not d.name.startswith(".") and d.is_dir())
+    return [name for name in names if layer_files(lake, partition, name)]
 
 
 _Line = tuple[str, int, int, int, int, dict[str, Any]]
@@ -125,9 +126,8 @@ def _stages(lake: Path, partition: Partition) -> Iterable[_Line]:
     trades = layer_files(lake, partition, "depth-trades")
     if trades:
         yield _snapshot(trades[0], "depth-trades")
-    for layer in layers_of(lake, partition):
-        if layer.startswith(_AGGREGATES):
-            yield _aggregate(layer, layer_files(lake, partition, layer)[0])
+    for layer in layers_of(lake, partition, _AGGREGATES):
+        yield _aggregate(layer, layer_files(lake, partition, layer)[0])
 
 
 def _decode(files: list[Path]) -> _Line:
