@@ -26,6 +26,7 @@ from typing import Any
 
 from tests.bench import mbo_targets
 from tests.bench.mbo_flow import WARM_RECORDS, run_stages, session
+from tests.bench.mbo_many import clear
 from tests.bench.mbo_peers import PEERS
 from tests.bench.mbo_run import ALL, GROUPS, ORDER, installed, run_size
 from tests.bench.mbo_table import Result, entries, growth, heading, markdown, remarks_of, table, unexplained, write_readme
@@ -134,10 +135,13 @@ def main(arguments: list[str] | None = None) -> int:
         if any(name in ORDER for name in names) and options.records > WARM_RECORDS:  # kernels compiled and cached
             run_stages(folder, session(folder, WARM_RECORDS), together=True)
         results = []
-        for size in dict.fromkeys(options.sizes):
-            records = max(round(options.records * size), 1)
-            own = [name for name in names if records <= options.records or name not in ALL or ALL[name].group != "peer"]
-            results.append(run_size(own, folder, records, options.runs))
+        try:
+            for size in dict.fromkeys(options.sizes):
+                records = max(round(options.records * size), 1)
+                own = [name for name in names if records <= options.records or name not in ALL or ALL[name].group != "peer"]
+                results.append(run_size(own, folder, records, options.runs))
+        finally:
+            clear(folder)
     of_one = [result for result in results if result.records == options.records]
     show(Told(results, (of_one or results)[-1], options.runs, facts, missing), options.json, options.readme)
     return 0
