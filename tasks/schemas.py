@@ -130,6 +130,7 @@ def level_fields(depth: int) -> list[tuple[str, pa.DataType]]:
     ]
 
 
+@cache
 def books_schema(depth: int) -> pa.Schema:
     """Schema of an mbp-`depth` layer (event ends or grid); bbo is `books_schema(1)`."""
     return pa.schema(BOOK_HEAD + level_fields(depth))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tasks.book_rows import LEVELS, cell, packed_schema
 from tasks.disk import together
@@ -51,6 +53,14 @@ def layer_names(recipe: MboRecipe) -> dict[str, str]:
     }  # fmt: skip
 
 
+@cache
+def _made_as(depth: int) -> dict[str, tuple[pa.Schema, dict[str, str]]]:
+    """Schema and encodings of each kind of output that is written batch by batch."""
+    schemas = {"rows": packed_schema(depth), "grid": books_schema(depth), "trades": TRADES, "bbo": books_schema(1)}
+    split = {kind: {name: "BYTE_STREAM_SPLIT" for name in schema.names if name in SPLIT or cell(name, depth)} for kind, schema in schemas.items()}
+    return {kind: (schema, split[kind] | (steady(schema) if kind == "grid" else {})) for kind, schema in schemas.items()}
+
+
 class LayerWriter:
     """The book layers of one partition while they are written; commit gives them their names, leaving without it drops them.
 
@@ -62,21 +72,19 @@ class LayerWriter:
         self._names = layer_names(recipe)
         self._tables = LayerTables(partition, recipe.depth)
         self._statuses = np.zeros(len(STATUSES), np.int64)
-        schemas = {"rows": packed_schema(recipe.depth), "grid": books_schema(recipe.depth), "trades": TRADES, "bbo": books_schema(1)}
         self._sinks = {
             kind: stack.enter_context(
                 ParquetSink(
                     lake / partition.path(self._names[kind]),
                     schema,
                     dictionary=DICTIONARY,
-                    encodings={name: "BYTE_STREAM_SPLIT" for name in schema.names if name in SPLIT or cell(name, recipe.depth)}
-                    | (steady(schema) if kind == "grid" else {}),
+                    encodings=encodings,
                     row_group_rows=WIDE_GROUP_ROWS,
                     # Of packed rows they would be of no use, and cost as much as their encoding.
                     statistics=[name for name in schema.names if name != LEVELS],
                 )
             )
-            for kind, schema in schemas.items()
+            for kind, (schema, encodings) in _made_as(recipe.depth).items()
         }
 
         self.checkpoints = CheckpointWriter(lake / partition.path(self._names["checkpoints"]))
