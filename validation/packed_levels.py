@@ -1,8 +1,7 @@
 """One pass over the packed levels of a book layer: which rules on levels no row can break. The rules themselves are in suites/books.py.
 
 SQL reads a number of a packed row in 0.1 us, which is 35 s for 5.9M rows of ten levels; this pass takes 0.7 s besides reading the column (0.4 s),
-shared out by row groups. It
-proves, it does not count: a rule that it cannot prove is counted in SQL like any other.
+shared out by row groups. It proves, it does not count: a rule that it cannot prove is counted in SQL like any other.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from validation.row_groups import each_run, unbroken
 
 # What is looked for, as Rule.check names it.
 CHECKS = ("ordered", "no_gap", "sizes", "counts", "counts_or_none", "no_counts", "not_crossed")
+BATCH_ROWS = 4_096  # 1.6 MB of ten levels: in the processor's cache from decompression to look, a tenth faster than four times as many
 
 
 @kernel
@@ -76,4 +76,4 @@ def proven(path: Path, depth: int, threads: int) -> set[str] | None:
             look(words[column.offset : column.offset + len(column)], depth, broken)
         return broken
 
-    return unbroken(CHECKS, each_run(path, [LEVELS], 16_384, threads, look_at))
+    return unbroken(CHECKS, each_run(path, [LEVELS], BATCH_ROWS, threads, look_at))

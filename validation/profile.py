@@ -1,8 +1,8 @@
 """Counts the unexpected rows of each rule in each file, in as few scans as that takes; fetches the rows when something failed.
 
-Nothing here decides: Great Expectations judges the counts (judge.py). Three steps a file: what one compiled pass proves (packed_levels.py,
-level_columns.py, event_rows.py), what the footer's statistics prove, then one scan for all other rules together. Measured on 7.4M events, two
-threads: the pass 0.36 s, statistics 0.01 s; without the pass, two scans of 0.6 s. Small files go through one scan together.
+Nothing here decides: Great Expectations judges the counts (judge.py). Three steps a file: what compiled passes prove (packed_levels.py,
+level_columns.py, event_rows.py, book_times.py), what the footer's statistics prove, then one scan for all other rules together. Measured on 7.4M
+events, two threads: the pass 0.36 s, statistics 0.01 s; without the pass, two scans of 0.6 s. Small files go through one scan together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from tasks.book_rows import as_read, cell, depth_of, with_cells
 from tasks.schemas import EVENTS
-from validation import event_rows, level_columns, packed_levels, sql
+from validation import book_times, event_rows, level_columns, packed_levels, sql
 from validation.rules import FILE_RULES, NOT_EMPTY, READABLE, SCHEMA, Rule, complete_but
 from validation.suites import Suite
 
@@ -140,7 +140,7 @@ def _counted_together(connection: duckdb.DuckDBPyConnection, suite: Suite, heads
 def _left_open(heads: Sequence[FileProfile], declared: pa.Schema, rules: list[Rule], threads: int) -> tuple[pa.Schema, list[Rule]]:
     """How columns are read from these files, and the rules that are still to be counted: one compiled pass proves most of what no statistics do.
 
-    Of events only a large file is worth it; in SQL many small ones are one query.
+    Of events, and of the times of book rows, only a large file is worth it; in SQL many small ones are one query.
     """
     schema, passed, never_null = heads[0].reading(declared), set[str](), list[str]()
     levels = [name for name in declared.names if cell(name, len(declared))]
@@ -154,6 +154,8 @@ def _left_open(heads: Sequence[FileProfile], declared: pa.Schema, rules: list[Ru
     known = [names for names in found if names is not None]
     if known and len(known) == len(found):  # of every file
         passed, never_null = set.intersection(*known), levels
+    if heads[0].rows >= SMALL_ROWS and any(r.check == book_times.MARK for r in rules) and set(book_times.COLUMNS) <= set(declared.names):
+        passed |= set.intersection(*(book_times.proven(head.path, threads) or set() for head in heads))
     return schema, [complete_but(rule, never_null) for rule in rules if rule.check not in passed]
 
 

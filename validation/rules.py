@@ -30,8 +30,8 @@ class Rule:
     can break the rule; without that proof the rows are counted:
     bounds: column -> (lowest, highest) allowed; constant: columns that must hold one value; required: columns without a null.
     screen: SQL that is true for every unexpected row and cheap; when it is true for no row the rule holds.
-    check: what proves the rule in one compiled pass, passed by every row: one of packed_levels.CHECKS for levels, of event_rows.CHECKS for
-    events.
+    check: what proves the rule in one compiled pass, passed by every row: one of packed_levels.CHECKS for levels, of book_times.CHECKS for
+    times and statuses of book rows, of event_rows.CHECKS for events.
     """
 
     name: str

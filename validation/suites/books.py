@@ -36,6 +36,7 @@ def status_rules() -> tuple[Rule, ...]:
             "block",
             why="Readers filter on status; a value they do not know is used as if it were valid, or lost.",
             look="STATUSES in tasks/schemas.py and the stage that wrote the file.",
+            check="status",
             holds=one_of("status", STATUSES),
         ),
         Rule(
@@ -43,6 +44,7 @@ def status_rules() -> tuple[Rule, ...]:
             "block",
             why="The reason is counted in reports; an unknown one is counted nowhere.",
             look="REASONS in tasks/schemas.py and the stage that wrote the file.",
+            check="reason",
             holds=one_of("reason", REASONS),
         ),
         Rule(
@@ -50,6 +52,7 @@ def status_rules() -> tuple[Rule, ...]:
             "block",
             why="A valid row with a reason, or a doubtful one without, means that one of the two was carried over from another row.",
             look="Where the status of the book is set in tasks/reconstruction.",
+            check="reason_fits",
             holds="CASE WHEN status = 'valid' THEN reason = '' ELSE reason <> '' END",
         ),
     )
@@ -62,6 +65,7 @@ def status_began(own: str) -> Rule:
         "block",
         why="A status is told from the moment on at which it began; one that begins later was not known at the time of the row.",
         look=_SAMPLER,
+        check=f"since_{own}",
         holds=f"status_since IS NULL OR {own} IS NULL OR status_since <= {own}",
     )
 
@@ -153,16 +157,17 @@ def time_rules(context: Context) -> tuple[Rule, ...]:
             ),
         )
     # On event rows as_of is the running clock of the replay. In a snapshot, ts_event is the age of an order, and the replay runs on ts_recv.
-    own = "ts_recv" if context.clock == "ts_recv" else "greatest(ts_event, ts_recv)"
+    own, until = ("ts_recv", "ts_recv") if context.clock == "ts_recv" else ("greatest(ts_event, ts_recv)", "both")
     return (
         status_began("as_of"),
-        _look_ahead("warn", own, "The book of an event row ends with that event; a later as_of means that the source's clock stepped back."),
-        _age("age_ns = CASE WHEN as_of IS NULL THEN -1 ELSE 0 END"),
+        _look_ahead("warn", own, "The book of an event row ends with that event; a later as_of means that the source's clock stepped back.", until),
+        _age("age_ns = CASE WHEN as_of IS NULL THEN -1 ELSE 0 END", "age_none"),
         Rule(
             "time_ordered",
             "block",
             why="Rows are written in file order on a clock that never steps back; a step back means that batches were joined in wrong order.",
             look=_SAMPLER,
+            check="as_of_in_order",
             holds="prev_as_of IS NULL OR as_of >= prev_as_of",
             previous=("as_of",),
         ),
@@ -171,22 +176,25 @@ def time_rules(context: Context) -> tuple[Rule, ...]:
             "warn",
             why=f"Readers join on {context.clock}; where the source's own times step back, an as-of join there picks either row.",
             look="received_in_order of the events gate, and snapshots in mid-file (their ts_event is the age of each order).",
+            check=f"{context.clock}_in_order",
             holds=f"prev_{context.clock} IS NULL OR {context.clock} >= prev_{context.clock}",
             previous=(context.clock,),
         ),
     )
 
 
-def _look_ahead(consequence: Consequence, own: str, why: str) -> Rule:
-    return Rule("no_look_ahead", consequence, why=why, look=_SAMPLER, holds=f"as_of IS NULL OR as_of <= {own}")
+def _look_ahead(consequence: Consequence, own: str, why: str, until: str = "") -> Rule:
+    check = f"as_of_until_{until}" if until else ""
+    return Rule("no_look_ahead", consequence, why=why, look=_SAMPLER, holds=f"as_of IS NULL OR as_of <= {own}", check=check)
 
 
-def _age(holds: str) -> Rule:
+def _age(holds: str, check: str = "") -> Rule:
     return Rule(
         "age_fits_as_of",
         "block",
         why="The age is the time since the last complete event, 0 on event rows and -1 before the first; readers drop old rows by it.",
         look=_SAMPLER,
+        check=check,
         holds=holds,
     )
 
