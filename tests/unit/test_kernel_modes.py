@@ -19,7 +19,10 @@ MODES = {"jit off": {"NUMBA_DISABLE_JIT": "1"}, "bounds": {"NUMBA_BOUNDSCHECK": 
 # In plain Python an integer that wraps is a warning, and here an error. Hashing wraps on purpose.
 WRAPS = ("tasks.reconstruction.ladder_kernels", "tasks.reconstruction.order_table_kernels")
 BOOKS = ("replay", "heatmap_grid", "window", "book_at", "queue_position", "lifetimes", "depth_replay", "depth_layers")
-ROWS = ("bars", "consolidated", "depth_aggregates", "depth_csv", "depth_heatmap", "event_rows", "features", "filtering", "itch", "lobster_reader")
+ROWS = (
+    "bars", "book_times", "consolidated", "depth_aggregates", "depth_csv", "depth_heatmap", "event_rows", "features", "filtering", "itch",
+    "lobster_reader",
+)  # fmt: skip
 SLOW = (
     "bybit",
     "csv_source",
