@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.schemas import REASONS, STATUSES
+from tests.unit.test_event_rows import mild
 from tests.unit.test_suites import SECOND, T0, N, Rows, good_books, write, write_packed
 from validation import book_times, profile
 from validation.rules import Context
 from validation.suites import suite_of
 
-EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "150"))
 DEPTH = 2
 CLOCKS = ("ts_recv", "ts_event")
 SUITES = {clock: suite_of("books", Context(depth=DEPTH, clock=clock)) for clock in CLOCKS}
@@ -61,9 +60,6 @@ def odd_books(draw: Any, words: tuple[str, ...] = ()) -> Rows:
 def connection():
     with profile.scanner(1, 1 << 28) as connection:
         yield connection
-
-
-mild = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 def test_every_check_proves_a_rule_and_no_rule_has_one_that_nothing_proves():
