@@ -41,7 +41,7 @@ def look(as_of, ts_event, ts_recv, since, age, status, reason, edges, broken):
     All columns have the rows of a batch; times and age int64 ns; status and reason uint8: UNKNOWN, PLAIN ("valid", no reason) or OTHER.
     edges int64[2, ORDERED + 1]: the times of the first and the last row so far and then 1, or all 0 before the first batch; brought up to date.
     """
-    known = edges[1, 3] != 0
+    known = edges[1, ORDERED] != 0
     at, event, received = edges[1, 0], edges[1, 1], edges[1, 2]
     for r in range(len(as_of)):
         at0, event0, received0 = at, event, received
@@ -61,9 +61,9 @@ def look(as_of, ts_event, ts_recv, since, age, status, reason, edges, broken):
             broken[9] += endless or received < received0
         else:
             known = True
-            edges[0, 0], edges[0, 1], edges[0, 2], edges[0, 3] = at, event, received, 1
+            edges[0, 0], edges[0, 1], edges[0, 2], edges[0, ORDERED] = at, event, received, 1
     if known:
-        edges[1, 0], edges[1, 1], edges[1, 2], edges[1, 3] = at, event, received, 1
+        edges[1, 0], edges[1, 1], edges[1, 2], edges[1, ORDERED] = at, event, received, 1
 
 
 def proven(path: Path, threads: int) -> set[str] | None:

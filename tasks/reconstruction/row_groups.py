@@ -78,12 +78,11 @@ class RowGroups:
 
     def _hand_over(self, group: RowGroup) -> None:
         self._filling = None
-        done: Future[None] = Future()
-        if self._encoder is None:
-            self._write(self._to_table(group))
-            done.set_result(None)
-        else:
+        if self._encoder is not None:
             done = self._encoder.submit(lambda: self._write(self._to_table(group)))
+        else:
+            done = Future()
+            done.set_result(self._write(self._to_table(group)))
         self._encoding.append((group, done))
 
     def _next(self) -> RowGroup:

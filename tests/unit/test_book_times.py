@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from tasks.schemas import REASONS, STATUSES
 from tests.unit.test_event_rows import mild
 from tests.unit.test_suites import SECOND, T0, N, Rows, good_books, write, write_packed
-from validation import book_times, profile
+from validation import book_times, event_rows, packed_levels, profile
 from validation.rules import Context
-from validation.suites import suite_of
+from validation.suites import DEPTH_SUITES, SUITES, suite_of
 
 DEPTH = 2
 CLOCKS = ("ts_recv", "ts_event")
-SUITES = {clock: suite_of("books", Context(depth=DEPTH, clock=clock)) for clock in CLOCKS}
+BOOKS = {clock: suite_of("books", Context(depth=DEPTH, clock=clock)) for clock in CLOCKS}
 
 
 def plain_faults(rows: Rows) -> dict[str, int]:
@@ -63,11 +63,14 @@ def connection():
 
 
 def test_every_check_proves_a_rule_and_no_rule_has_one_that_nothing_proves():
-    named = {rule.check for suite in SUITES.values() for rule in suite.rules if rule.check}
-    assert set(book_times.CHECKS) <= named
+    contexts = [Context(depth=DEPTH, clock=clock, grid=grid) for clock in CLOCKS for grid in (False, True)]
+    names = (*SUITES, *DEPTH_SUITES)
+    checks = {name: {rule.check for context in contexts for rule in suite_of(name, context).rules if rule.check} for name in names}
+    assert set(book_times.CHECKS) <= checks["books"]
+    assert set.union(*checks.values()) <= {*book_times.CHECKS, *packed_levels.CHECKS, *event_rows.CHECKS}
     grid = {rule.check for rule in suite_of("books", Context(depth=DEPTH, grid=True)).rules}
-    assert book_times.MARK in named - grid
-    assert not {"age_none", "as_of_until_ts_recv", "as_of_until_both", "since_as_of"} & grid, "a grid has other ages, and other times to begin before"
+    # A grid has other ages, and other times to begin before and not to look beyond.
+    assert not {book_times.MARK, "age_none", "as_of_until_ts_recv", "as_of_until_both", "since_as_of"} & grid
 
 
 @mild
@@ -81,7 +84,7 @@ def test_what_is_proven_of_times_is_what_no_row_breaks(tmp_path, rows, group, th
 @mild
 @given(rows=odd_books(words=("", "odd")), clock=st.sampled_from(CLOCKS), packed=st.booleans(), threads=st.integers(1, 3))
 def test_rules_on_times_count_the_rows_that_break_them_with_the_pass_and_without(tmp_path, connection, rows, clock, packed, threads):
-    suite = SUITES[clock]
+    suite = BOOKS[clock]
     path = write_packed(tmp_path / "rows.parquet", rows, DEPTH) if packed else write(tmp_path / "rows.parquet", rows, suite.schema)
     faults = plain_faults(rows)
     expected = {rule.name: faults[rule.check] for rule in suite.rules if rule.check in faults}
@@ -105,7 +108,7 @@ def test_times_that_are_infinity_to_sql_or_absent_are_counted_alike_with_the_pas
     found = []
     for least in (50_000, 1):
         monkeypatch.setattr(profile, "SMALL_ROWS", least)
-        found.append(profile.profile_files(connection, SUITES["ts_recv"], [path], 2)[0].counts)
+        found.append(profile.profile_files(connection, BOOKS["ts_recv"], [path], 2)[0].counts)
     assert found[0] == found[1]
 
 

@@ -121,3 +121,21 @@ def test_a_block_is_of_its_thread_alone(tmp_path):
         thread.start()
         thread.join()
         assert files(tmp_path) == ["other"]
+
+
+@pytest.mark.parametrize("fault", [None, OSError(22, "no such advice")])
+def test_small_files_are_told_to_be_written_before_the_first_is_waited_for_and_large_ones_are_left_in_memory(tmp_path, told, monkeypatch, fault):
+    def advise(handle, start, length, advice):
+        told.append(("begin", Path(os.readlink(f"/proc/self/fd/{handle}")).name.split(".")[1]))
+        if fault:
+            raise fault
+
+    monkeypatch.setattr(disk.os, "posix_fadvise", advise)
+    monkeypatch.setattr(disk, "SMALL_BYTES", 3)
+    with together():
+        for name, content in (("1", b"abc"), ("2", b"abcd"), ("3", b"a")):
+            with atomic_file(tmp_path / name) as file:
+                file.write(content)
+    assert told[:2] == [("begin", "1"), ("begin", "3")]
+    assert [kind for kind, _ in told[2:]] == ["sync"] * 3 + ["name"] * 3 + ["sync"]
+    assert files(tmp_path) == ["1", "2", "3"]

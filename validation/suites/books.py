@@ -65,7 +65,7 @@ def status_began(own: str) -> Rule:
         "block",
         why="A status is told from the moment on at which it began; one that begins later was not known at the time of the row.",
         look=_SAMPLER,
-        check=f"since_{own}",
+        check="since_as_of" if own == "as_of" else "",
         holds=f"status_since IS NULL OR {own} IS NULL OR status_since <= {own}",
     )
 
