@@ -11,12 +11,12 @@ from rich.table import Table
 
 from deployments import screen
 from tasks.errors import UsageError
+from tasks.footers import read_facts
 from tasks.partitions import MboRecipe, Partition
 from tasks.publishing.report_sections import difference_text
 from tasks.reconstruction.certify import Certificate, certificate_facts, certify, day_before
 from tasks.reconstruction.depth_build import BBO
 from tasks.reconstruction.depth_certificate import certify_depth
-from tasks.storage import read_facts
 
 _STYLES = {"matched": "green", "diverged": "bold red", "no_truth": "yellow"}
 

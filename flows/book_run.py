@@ -16,12 +16,12 @@ from prefect.utilities.annotations import quote
 from flows.policies import equip, submit_placed
 from flows.run import Run, RunFailed
 from flows.run_life import ends_run
+from tasks.footers import contents, read_footer
 from tasks.partitions import Partition
 from tasks.publishing import ledger
 from tasks.publishing.draw import are_drawn, picture_markdown
 from tasks.publishing.report import RunFacts, certificate_rows, markdown_summary, partition_fields, table_rows
 from tasks.publishing.task import draw_heatmaps, publish_report, write_ledgers
-from tasks.storage import contents, read_footer
 from validation.gate import GateReport
 from validation.task import gate, rules_digest
 
@@ -190,12 +190,13 @@ class BookRun(Run, Generic[J]):
     def facts(self, sources: Sequence[str]) -> RunFacts:
         """All that the run says about itself."""
         partitions = []
+        made = dict(ledger.files_of(self.lake, [job.partition for job in self.books.values() if job.rebuilt]))
         for job in sorted(self.books.values(), key=lambda j: j.partition):
             error = self.failed.get(str(job.partition), "")
             built = job.rebuilt
             partitions.append({
                 "partition": partition_fields(job.partition), "status": "failed" if error else "done", "error": error,
-                "outputs": self._outputs(job.partition) if built else {},
+                "outputs": self._outputs(made[job.partition]) if built else {},
                 "counts": {name: built.facts[name] for name in SHOWN_FACTS} if built else {},
             })  # fmt: skip
         known = {str(p) for p in self.books}
@@ -206,13 +207,13 @@ class BookRun(Run, Generic[J]):
             ledger=getattr(self, "ledger", []), memory=self.memory, rejected=[*self.rejected, *broken], certificates=self.certificates,
         )  # fmt: skip
 
-    def _outputs(self, partition: Partition) -> dict[str, dict[str, Any]]:
+    def _outputs(self, files: dict[str, list[Path]]) -> dict[str, dict[str, Any]]:
         found = {}
-        for layer in ledger.layers_of(self.lake, partition):
-            for path in ledger.layer_files(self.lake, partition, layer):
+        for layer, paths in files.items():
+            for path in paths:
                 found[layer] = {"path": path.relative_to(self.lake).as_posix(), "rows": int((read_footer(path) or {}).get("bookmill.rows", 0))}
         return found
 
     def _all_contents(self, partitions: Sequence[Partition]) -> str:
-        paths = [path for p in partitions for layer in ledger.layers_of(self.lake, p) for path in ledger.layer_files(self.lake, p, layer)]
+        paths = [path for _, files in ledger.files_of(self.lake, partitions) for found in files.values() for path in found]
         return contents(self.lake, [path.relative_to(self.lake).as_posix() for path in paths])

@@ -16,6 +16,7 @@ from flows.run import RunFailed
 from tasks.aggregation.depth_aggregate import depth_aggregate_layers, is_depth_aggregated
 from tasks.aggregation.task import aggregate_depth_days, wanted_of
 from tasks.depth_recipe import TRADES, DepthDay, DepthRecipe, DepthSource
+from tasks.footers import contents, is_done
 from tasks.partitions import Partition
 from tasks.reconstruction.certify import Certificate, certificate_facts
 from tasks.reconstruction.depth_build import BBO, DepthBuilt, is_built
@@ -26,7 +27,7 @@ from tasks.reconstruction.task import certify_depth_books, depth_heatmap
 from tasks.scanning.depth_sources import DepthInventory, scan_depth
 from tasks.scanning.depth_trades import LAYER as TRADES_LAYER
 from tasks.scanning.depth_trades import DepthTrades, are_trades_done
-from tasks.storage import contents, is_done, remove_partials
+from tasks.storage import remove_partials
 from tasks.work import Outcome
 
 

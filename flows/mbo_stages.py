@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,7 +18,9 @@ from tasks.aggregation.aggregate import aggregate_layers, is_aggregated
 from tasks.aggregation.task import aggregate_partitions
 from tasks.errors import BookmillError
 from tasks.filtering.predicate import output_windows
-from tasks.partitions import MboRecipe, Partition, SourceFile
+from tasks.footers import contents, is_done
+from tasks.partitions import CARRY_DAYS, MboRecipe, Partition, SourceFile, continued
+from tasks.reconstruction.certify import named_alike
 from tasks.reconstruction.heatmap import LAYER, heatmap_stamp
 from tasks.reconstruction.layer_writer import layer_names
 from tasks.reconstruction.rebuild import in_time_order, is_rebuilt, rebuild_stamp, starts_clean
@@ -29,16 +30,8 @@ from tasks.scanning.gate_quarantine import quarantine_rows
 from tasks.scanning.inventory import scan
 from tasks.scanning.task import decode_sources
 from tasks.specs import parse_bar
-from tasks.storage import contents, is_done
 from validation import judge_process
 
-# Files that one gate judges together: Great Expectations costs 0.1 s a call, whatever the number of files.
-GATE_FILES = 200
-# Heatmaps shown as artifacts; all are in the lake and the report.
-PICTURES = 4
-SHOWN_FACTS = ("rows_in", "crossed", "locked", "anomalies", "statuses", "event_ends", "status", "reason")
-# How far back the closing book of an earlier day is taken up: a weekend and a holiday.
-CARRY_DAYS = 5
 # From here on the process that judges is worth its memory less than the seconds in which it starts, beside the first queries of the next gate.
 LONG_ROWS = 50_000_000
 
@@ -114,12 +107,15 @@ class MboRun(ProofStages, BookRun[BookJob]):
 
     def _reconstruct(self, jobs: list[BookJob]) -> list[BookJob]:
         waiting, done = list(jobs), []
+        planned: dict[tuple[str, str, int], list[Partition]] = defaultdict(list)
+        for job in jobs:
+            planned[_instrument(job.partition)].append(job.partition)
         while waiting:
             names = {job.partition for job in waiting}
             now, later = [], []
             for job in waiting:
                 try:
-                    before = self._day_before(job, [j.partition for j in jobs])
+                    before = self._day_before(job, planned[_instrument(job.partition)])
                 except BookmillError as fault:  # two sources of the same time, or a file that has gone: this partition's fault alone
                     self.fail(str(job.partition), "reconstruct", f"{type(fault).__name__}: {fault}")
                     continue
@@ -206,14 +202,18 @@ class MboRun(ProofStages, BookRun[BookJob]):
         """The partition whose closing book this one goes on from, None when its own events begin with a clear or snapshot or there is none."""
         if starts_clean(self.lake, in_time_order(self.lake, job.partition, job.events)):
             return None
-        me = job.partition
-        oldest = (date.fromisoformat(me.date) - timedelta(days=CARRY_DAYS)).isoformat()
-        # Of this run, or of an earlier one: a nightly run has each day before it in the lake.
-        known = [*planned, *(Partition.of_path(path) for path in self.lake.glob(_closing_books(me)))]
-        earlier = [
-            p for p in known if (p.dataset, p.symbol, p.publisher_id) == (me.dataset, me.symbol, me.publisher_id) and oldest <= p.date < me.date
-        ]
-        return max(earlier, key=lambda p: p.date, default=None)
+
+        def of(day: str) -> list[Partition]:
+            # Of this run, or of an earlier one: a nightly run has each day before it in the lake.
+            return [*(p for p in planned if p.date == day), *named_alike(self.lake, job.partition, "closing_book", day)]
+
+        today = date.fromisoformat(job.partition.date)
+        siblings = named_alike(self.lake, job.partition, "events", job.partition.date)
+        for days in range(1, CARRY_DAYS + 1):
+            day = (today - timedelta(days)).isoformat()
+            if before := continued(job.partition, of(day), siblings):
+                return before
+        return None
 
     def _is_rebuilt(self, job: BookJob) -> bool:
         try:
@@ -231,9 +231,6 @@ class MboRun(ProofStages, BookRun[BookJob]):
         return contents(self.lake, [p.path("bbo") for p in partitions])
 
 
-def _closing_books(partition: Partition) -> str:
-    """Pattern of the closing books of this symbol and publisher on any day, relative to the lake."""
-    path = Path(partition.path("closing_book"))
-    folders = [glob.escape(part) for part in path.parts[:-1]]
-    folders[2] = "date=*"
-    return "/".join([*folders, f"part-{partition.publisher_id}-*.parquet"])
+def _instrument(partition: Partition) -> tuple[str, str, int]:
+    """What stays the same from one day to the next; an instrument's id may change over night."""
+    return partition.dataset, partition.symbol, partition.publisher_id

@@ -11,7 +11,7 @@ from typing import Any
 from flows.plan import Planned
 from flows.plan_sources import Found
 from tasks.depth_recipe import DepthSource
-from tasks.publishing.freshness import CARRY_DAYS
+from tasks.partitions import CARRY_DAYS
 
 
 @dataclass(frozen=True)

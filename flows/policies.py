@@ -150,7 +150,7 @@ def equip(task: Task[..., Any], settings: Settings, **options: Any) -> Task[...,
 
 
 def submit_checked(task: Task[..., Any], outputs_done: bool, *args: Any, **kwargs: Any) -> PrefectFuture[Any]:
-    """Submit `task`; a cached result counts only when its outputs are there, which the caller has looked up (`tasks.storage.is_done`)."""
+    """Submit `task`; a cached result counts only when its outputs are there, which the caller has looked up (`tasks.footers.is_done`)."""
     return submit_placed(task.with_options(refresh_cache=not outputs_done), *args, **kwargs)
 
 

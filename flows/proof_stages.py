@@ -8,12 +8,12 @@ from typing import Any
 from flows.run import Run
 from tasks.aggregation.consolidated import SymbolDay, is_consolidated, symbol_days
 from tasks.aggregation.task import consolidate_symbols
+from tasks.footers import contents
 from tasks.partitions import MboRecipe, Partition, SourceFile
 from tasks.reconstruction.certify import Certificate, certificate_facts, day_before, is_certified, published_files
 from tasks.reconstruction.task import ProofJob, certify_books
 from tasks.scanning.published import is_published
 from tasks.scanning.task import decode_published_books
-from tasks.storage import contents
 
 
 class ProofStages(Run):

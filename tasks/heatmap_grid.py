@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.footers import read_facts
 from tasks.partitions import Stamp
-from tasks.storage import read_facts, write_table
+from tasks.storage import write_table
 
 GRID = pa.schema(
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ CLOCKS = ("ts_event", "ts_recv")
 ON_BOOK_ERROR = ("suspect", "fail")
 HEATMAP_AXES = ("time", "event")
 SEQUENCES = ("sparse", "contiguous")
+CARRY_DAYS = 5  # how far back a book goes on from an earlier day's: a weekend and a holiday
 
 
 def digest(value: Any) -> str:
@@ -88,6 +90,17 @@ class Partition:
         named = {key: unquote(value) for key, _, value in (p.partition("=") for p in parts[:-1]) if value}
         numbers = Path(parts[-1]).name.split(".")[0].split("-")
         return Partition(named["dataset"], named["date"], named["symbol"], int(numbers[1]), int(numbers[2]))
+
+
+def continued(partition: Partition, before: Iterable[Partition], today: Iterable[Partition]) -> Partition | None:
+    """Which of the partitions of an earlier day `partition` goes on from, None for none of them.
+
+    before: all of that day under the dataset, symbol and publisher of `partition`; today: all of its own day under them. An instrument's id may
+    change over night; where several instruments share a name (sources without a symbol column), only the same id is the same instrument.
+    """
+    by_id = {p.instrument_id: p for p in before}
+    several = len({partition.instrument_id, *(p.instrument_id for p in today)}) > 1 or len(by_id) > 1
+    return by_id.get(partition.instrument_id) or (None if several else next(iter(by_id.values()), None))
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,8 +16,9 @@ import pyarrow.parquet as pq
 
 from tasks.disk import drop, publish, storage_error
 from tasks.errors import StorageError
+from tasks.footers import remember
 from tasks.owners import Owner
-from tasks.partitions import Stamp, digest
+from tasks.partitions import Stamp
 
 # Fixed, so that the bytes of a file do not depend on batch sizes, which follow the machine's memory.
 ROW_GROUP_ROWS = 131_072
@@ -207,6 +207,7 @@ class ParquetSink:
             self._writer.add_key_value_metadata(footer)
             self._writer.close()
             self._stream.close()
+            remember(self._temporary, self.path, footer)
             publish(self._temporary, self.path)
             self._committed = True
         except OSError as fault:
@@ -234,41 +235,6 @@ def write_table(path: Path, table: pa.Table, stamp: Stamp, facts: dict[str, Any]
     with ParquetSink(path, table.schema) as sink:
         sink.write(table)
         sink.commit(stamp, facts)
-
-
-def read_footer(path: Path) -> dict[str, str] | None:
-    """The bookmill entries of a Parquet footer, or None when the file is absent or not readable as Parquet.
-
-    Footers are kept (0.35 ms each to read, and a stage asks for some of them eight times): a file that was replaced is another file.
-    """
-    try:
-        now = path.stat()
-        return dict(_footer(path, now.st_ino, now.st_mtime_ns, now.st_size))
-    except (OSError, pa.ArrowException):
-        return None
-
-
-@lru_cache(4_096)
-def _footer(path: Path, *_: int) -> dict[str, str]:
-    metadata = pq.read_metadata(path).metadata or {}
-    return {k.decode(): v.decode() for k, v in metadata.items() if k.startswith(b"bookmill.")}
-
-
-def read_facts(path: Path) -> dict[str, Any]:
-    """The facts that `commit` was given; empty when there are none."""
-    footer = read_footer(path) or {}
-    return json.loads(footer.get("bookmill.facts", "{}"))
-
-
-def is_done(path: Path, stamp: Stamp) -> bool:
-    """Whether `path` exists and was made from exactly `stamp`."""
-    footer = read_footer(path)
-    return footer is not None and all(footer.get(k) == v for k, v in stamp.footer().items())
-
-
-def contents(lake: Path, paths: Iterable[str]) -> str:
-    """Digest of what the files (relative to the lake) were made from; it changes whenever one of them does, and when one is missing."""
-    return digest([[name, {k: v for k, v in (read_footer(lake / name) or {}).items() if k != "bookmill.facts"}] for name in sorted(paths)])
 
 
 def remove_partials(root: Path) -> list[Path]:

@@ -10,9 +10,9 @@ from tasks.aggregation.features import build_features
 from tasks.aggregation.layer_reading import KNOWN
 from tasks.disk import together
 from tasks.errors import BookmillError
+from tasks.footers import is_done, read_facts, read_footer
 from tasks.partitions import MboRecipe, Partition, Stamp, digest
 from tasks.specs import interval_name, parse_bar
-from tasks.storage import is_done, read_facts, read_footer
 
 
 def features_layer(recipe: MboRecipe) -> str:

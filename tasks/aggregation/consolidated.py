@@ -46,9 +46,10 @@ from tasks.aggregation.consolidated_kernels import (
 )
 from tasks.aggregation.layer_reading import INT64_MIN, coded_column, codes, integers, record_batches
 from tasks.errors import BookmillError, LakeConflict, SchemaMismatch, UsageError
+from tasks.footers import is_done, read_facts, read_footer
 from tasks.partitions import CLOCKS, Partition, Stamp, digest
 from tasks.schemas import CBBO, REASONS, STATUSES
-from tasks.storage import ParquetSink, is_done, read_facts, read_footer
+from tasks.storage import ParquetSink
 
 LAYER = "cbbo"
 DATASET = "consolidated"

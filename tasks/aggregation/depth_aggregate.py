@@ -12,9 +12,9 @@ from tasks.aggregation.depth_bars import build_mid_bars, mid_layer
 from tasks.aggregation.depth_features import build_depth_features
 from tasks.aggregation.depth_layers import BBO_LAYER, silences, windows_of
 from tasks.errors import BookmillError, UsageError
+from tasks.footers import is_done, read_facts, read_footer
 from tasks.partitions import Partition, Stamp, digest
 from tasks.specs import interval_name, parse_bar
-from tasks.storage import is_done, read_facts, read_footer
 
 
 @dataclass(frozen=True)

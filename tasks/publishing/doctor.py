@@ -16,14 +16,13 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.partitions import Partition, digest
+from tasks.partitions import CARRY_DAYS, Partition, digest
 from tasks.publishing import ledger
 from tasks.publishing.orphans import Finding, LakeFile, Stock, find_old_events, find_orphans, find_partials, take_stock
 
 _GRID = re.compile(r"mbp-\d+(-.*)?|depth-\d+-.*")
 _DERIVED = re.compile(r"(ohlcv|bars|features|mid|depth-features)-.*|heatmap")
 _AGAIN = "Start the run again: it is made anew; or delete it."
-_CARRY_DAYS = 5  # from how far back a book can go on
 _MOST_BOOKS = 64  # combinations of publishers that a consolidated touch is held against
 
 
@@ -131,10 +130,10 @@ def _book_fits(stock: Stock, partition: Partition, layers: dict[str, list[LakeFi
     if gone:
         yield Finding("outdated", book.path, f"Was made from {', '.join(gone)}, which is not there.", _AGAIN)
     elif len(events) == len(names):
-        if book.footer["inputs"] not in _books_of(events, _books_before(stock, partition, _CARRY_DAYS)):
+        if book.footer["inputs"] not in _books_of(events, _books_before(stock, partition, CARRY_DAYS)):
             what = "Was made from other events, or another closing book of a day before, than are there now."
             yield Finding("outdated", book.path, what, _AGAIN)
-        inputs |= _books_of(events, _books_before(stock, partition, _CARRY_DAYS, earlier=True))
+        inputs |= _books_of(events, _books_before(stock, partition, CARRY_DAYS, earlier=True))
     # Books of earlier options stay in the lake, and so does what was made of them.
     yield from _outputs(stock, partition, layers, book, inputs)
     fitting = {digest(list(file.stamp)) for file in [book, *_siblings(layers, inputs)]}

@@ -23,11 +23,11 @@ import duckdb
 import pyarrow as pa
 
 from tasks.errors import BookmillError
+from tasks.partitions import CARRY_DAYS
 from tasks.publishing.freshness_catalog import MARK_SQL
 from tasks.schemas import CODE_VERSION
 
 STATES = ("done", "missing", "stale: recipe", "stale: code", "stale: source", "failed")
-CARRY_DAYS = 5  # how far back a book goes on from an earlier day's
 
 # Sources that were given. rank: of several for one partition of a depth feed the lowest makes its books; date and symbol: "" where only its rows say.
 GIVEN = pa.schema(
@@ -183,15 +183,24 @@ def _expect_books(con: duckdb.DuckDBPyConnection, options: Orders, starts_clean:
     con.execute(
         f"""
         create table closing as
-            select dataset, symbol, publisher_id, date, max(path) as path, max('["' || inputs || '","' || recipe || '","' || code || '"]') as stamp
+            select dataset, symbol, publisher_id, instrument_id, date, max('["' || inputs || '","' || recipe || '","' || code || '"]') as stamp
             from files where layer = 'closing_book' and inputs <> '' group by all;
+        create table lone as
+            select dataset, symbol, publisher_id, date, min(stamp) as stamp from closing group by all having count(*) = 1;
+        create table shared as
+            select dataset, symbol, publisher_id, date from files where layer = 'events' group by all having count(distinct instrument_id) > 1;
+        -- As tasks.partitions.continued: the same instrument, or the only one of its name, whichever is later.
         create table linked as
             select p.*, b.inputs as book_inputs, b.recipe as book_recipe, coalesce(b.carry, '') as carry, coalesce(b.unclear, false) as unclear,
-                case when c.date >= strftime(p.date::date - interval '{CARRY_DAYS} days', '%Y-%m-%d') then c.stamp end as before_stamp,
-                case when c.date >= strftime(p.date::date - interval '{CARRY_DAYS} days', '%Y-%m-%d') then c.date end as before_date
+                case when s.date is null and coalesce(l.date, '') > coalesce(c.date, '') then l.date else c.date end as before_date,
+                case when before_date >= strftime(p.date::date - interval '{CARRY_DAYS} days', '%Y-%m-%d')
+                    then case when before_date = c.date then c.stamp else l.stamp end end as before_stamp
             from parts p left join files b on b.layer = 'bbo' and b.inputs <> '' and (b.dataset, b.date, b.symbol, b.publisher_id, b.instrument_id)
                 = (p.dataset, p.date, p.symbol, p.publisher_id, p.instrument_id)
-            asof left join closing c on c.dataset = p.dataset and c.symbol = p.symbol and c.publisher_id = p.publisher_id and p.date > c.date;
+            left join shared s on (s.dataset, s.symbol, s.publisher_id, s.date) = (p.dataset, p.symbol, p.publisher_id, p.date)
+            asof left join closing c on c.dataset = p.dataset and c.symbol = p.symbol and c.publisher_id = p.publisher_id
+                and c.instrument_id = p.instrument_id and p.date > c.date
+            asof left join lone l on l.dataset = p.dataset and l.symbol = p.symbol and l.publisher_id = p.publisher_id and p.date > l.date;
         """
     )
     rows = con.sql(

@@ -23,8 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import BookmillError
+from tasks.footers import read_footer
 from tasks.partitions import Partition, Stamp, digest
-from tasks.storage import read_footer, write_table
+from tasks.storage import write_table
 
 FOLDER = ".plan"
 _READERS = 4

@@ -7,7 +7,8 @@ of the lake; who runs a gate adds its row. Nothing here changes data.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.footers import read_facts, read_footer
 from tasks.partitions import Partition, Stamp, digest
 from tasks.schemas import LEDGER
-from tasks.storage import read_facts, read_footer, write_table
+from tasks.storage import write_table
 
 _AGGREGATES = ("ohlcv-", "bars-", "features", "mid-", "depth-features-")
 
@@ -40,10 +42,14 @@ def check(table: pa.Table) -> list[str]:
     Within a line: rows in = out + filtered + quarantined, and as many rows out as the files hold. Between lines: reconstruct takes what
     decode put out, each aggregate takes the trades that reconstruct put out.
     """
+    return _problems(table.to_pylist())
+
+
+def _problems(rows: list[dict[str, Any]]) -> list[str]:
     problems, by_partition = [], dict[Partition, dict[str, dict[str, Any]]]()
-    for row in table.to_pylist():
-        partition = Partition(row["dataset"], row["date"], row["symbol"], row["publisher_id"], row["instrument_id"])
-        row["counts"] = json.loads(row["counts"] or "{}")
+    for plain in rows:
+        partition = Partition(plain["dataset"], plain["date"], plain["symbol"], plain["publisher_id"], plain["instrument_id"])
+        row = {**plain, "counts": json.loads(plain["counts"] or "{}")}
         by_partition.setdefault(partition, {})[row["stage"]] = row
         accounted = row["rows_out"] + row["rows_filtered"] + row["rows_quarantined"]
         if row["rows_in"] != accounted:
@@ -65,25 +71,39 @@ def write(lake: Path, partition: Partition) -> pa.Table:
     Raises StorageError when the lake cannot be written.
     """
     table = pa.Table.from_pylist([_row(partition, line) for line in _stages(lake, partition)], schema=LEDGER)
-    stamp = Stamp(inputs=digest(table.to_pylist()), recipe=digest("ledger"))
-    write_table(lake / partition.path("ledger"), table, stamp, {"violations": check(table)})
+    rows = table.to_pylist()
+    stamp = Stamp(inputs=digest(rows), recipe=digest("ledger"))
+    write_table(lake / partition.path("ledger"), table, stamp, {"violations": _problems(rows)})
     return table
 
 
 def layer_files(lake: Path, partition: Partition, layer: str) -> list[Path]:
     """Files of `partition` in `layer` (several for events: one per source), sorted by name."""
-    whole = lake / partition.path(layer)
-    if not whole.parent.is_dir():
+    folder, _, name = f"{lake}/{partition.path(layer)}".rpartition("/")
+    stem = name.removesuffix(".parquet")
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(f for f in whole.parent.iterdir() if f.suffix == ".parquet" and (f.stem == whole.stem or f.stem.startswith(f"{whole.stem}-")))
+    found = (name for name in names if name.endswith(".parquet"))
+    return [Path(folder, name) for name in sorted(found) if name == f"{stem}.parquet" or name.startswith(f"{stem}-")]
 
 
-def layers_of(lake: Path, partition: Partition, beginnings: tuple[str, ...] = ("",)) -> list[str]:
-    """Layers in which `partition` has a Parquet file and whose names begin with one of `beginnings`, sorted."""
-    if not lake.is_dir():
-        return []
-    names = sorted(d.name for d in lake.iterdir() if d.name.startswith(beginnings) and not d.name.startswith(".") and d.is_dir())
-    return [name for name in names if layer_files(lake, partition, name)]
+def files_of(lake: Path, partitions: Iterable[Partition], beginnings: tuple[str, ...] = ("",)) -> Iterator[tuple[Partition, dict[str, list[Path]]]]:
+    """Each partition with the layers in which it has Parquet files, sorted, and these files; only layers that begin with one of `beginnings`."""
+    try:
+        with os.scandir(lake) as entries:
+            names = sorted(e.name for e in entries if e.name.startswith(beginnings) and not e.name.startswith(".") and e.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    for partition in partitions:
+        yield partition, {name: files for name in names if (files := layer_files(lake, partition, name))}
+
+
+def layers_of(lake: Path, partition: Partition) -> list[str]:
+    """Layers in which `partition` has a Parquet file, sorted."""
+    ((_, found),) = files_of(lake, [partition])
+    return list(found)
 
 
 _Line = tuple[str, int, int, int, int, dict[str, Any]]
@@ -126,8 +146,9 @@ def _stages(lake: Path, partition: Partition) -> Iterable[_Line]:
     trades = layer_files(lake, partition, "depth-trades")
     if trades:
         yield _snapshot(trades[0], "depth-trades")
-    for layer in layers_of(lake, partition, _AGGREGATES):
-        yield _aggregate(layer, layer_files(lake, partition, layer)[0])
+    for _, aggregates in files_of(lake, [partition], _AGGREGATES):
+        for layer, files in aggregates.items():
+            yield _aggregate(layer, files[0])
 
 
 def _decode(files: list[Path]) -> _Line:

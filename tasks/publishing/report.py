@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class RunFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` takes them."""
-        return asdict(self)
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> RunFacts:
@@ -106,7 +107,7 @@ def write_report(facts: RunFacts, lake: Path, path: Path) -> None:
     entries = sorted(
         facts.partitions, key=lambda e: (not report_sections.has_failed(e), -report_sections.rows_of(e), report_sections.partition_of(e))
     )
-    detailed = [e for e in entries if layers_of(lake, report_sections.partition_of(e))][:DETAILED]
+    detailed = list(islice((e for e in entries if layers_of(lake, report_sections.partition_of(e))), DETAILED))
     anchors = {report_sections.partition_of(e): f"partition-{i}" for i, e in enumerate(detailed)}
     figures: list[dict[str, Any]] = []
 

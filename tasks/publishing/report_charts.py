@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tasks.book_rows import as_read, star_sql
+from tasks.footers import read_facts
 from tasks.partitions import Partition
 from tasks.publishing import colours
 from tasks.publishing.ledger import layer_files
 from tasks.publishing.report_template import FONT, typed
 from tasks.schemas import PRICE_SCALE, UNDEF_PRICE
-from tasks.storage import read_facts
 
 BUCKETS = 1_000  # points of a line over time
 MOST_BARS = 300

@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 import fsspec
 
 from tasks.errors import StorageError, UsageError
+from tasks.footers import read_footer
 from tasks.publishing.store_checksum import PART_BYTES, Checksum, checksum_told, parts_of
-from tasks.storage import atomic_path, read_footer
+from tasks.storage import atomic_path
 
 # Waits between tries of one transfer. The library under it tries a request again by itself, within seconds; these are for a store that is away.
 RETRY_DELAYS_S = (1.0, 5.0, 20.0)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from tasks.book_rows import as_read, unpack
 from tasks.errors import UsageError
+from tasks.footers import read_footer
 from tasks.partitions import Partition
 from tasks.reconstruction.advance_kernels import BOOK_FULL, M_REASON, M_SINCE, M_STATUS, advance
 from tasks.reconstruction.book import OrderBook
@@ -20,7 +21,6 @@ from tasks.reconstruction.history import History, Piece, Place, open_history
 from tasks.reconstruction.replay_kernels import Batch
 from tasks.reconstruction.sample_kernels import R_SILENCE
 from tasks.schemas import F_LAST, F_SNAPSHOT, HALTED, NO_BOOK, REASONS, SIDES, STALE, STATUSES, SUSPECT, UNDEF_PRICE, VALID, char_index
-from tasks.storage import read_footer
 
 Level = tuple[int, int, int]
 

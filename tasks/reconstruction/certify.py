@@ -7,6 +7,7 @@ what was known at the time of its row, and a certificate comes later; so a wrong
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import BookmillError
-from tasks.partitions import MboRecipe, Partition, Stamp, digest
+from tasks.footers import is_done, read_facts, read_footer
+from tasks.partitions import MboRecipe, Partition, Stamp, continued, digest
 from tasks.reconstruction.checkpoints import read_resting
 from tasks.reconstruction.proof import no_truth_row, row_of, to_json
 from tasks.reconstruction.published_truth import compare_published
 from tasks.reconstruction.snapshot_truth import BookImage, SnapshotTruth
 from tasks.schemas import CERTIFICATE
-from tasks.storage import is_done, read_facts, read_footer, write_table
+from tasks.storage import write_table
 
 LAYER = "certificate"
 
@@ -62,12 +64,19 @@ def day_before(lake: Path, partition: Partition) -> str | None:
     Not of an earlier day: over a weekend orders expire, and an opening snapshot owes nothing to Friday's book.
     """
     day = (date.fromisoformat(partition.date) - timedelta(days=1)).isoformat()
-    folder = (lake / replace(partition, date=day).path("closing_book")).parent
-    found = sorted(folder.glob(f"part-{partition.publisher_id}-*.parquet")) if folder.is_dir() else []
-    known = [Partition.of_path(path.relative_to(lake)) for path in found]
-    # An instrument's id may change over night; where a name has several, only the same one is the day before.
-    same = next((p for p in known if p.instrument_id == partition.instrument_id), known[0] if len(known) == 1 else None)
+    same = continued(partition, named_alike(lake, partition, "closing_book", day), named_alike(lake, partition, "events", partition.date))
     return same.path("closing_book") if same else None
+
+
+def named_alike(lake: Path, partition: Partition, layer: str, day: str) -> list[Partition]:
+    """Partitions of `day` with the dataset, symbol and publisher of `partition` that have a file in `layer`, sorted."""
+    at = Path(replace(partition, date=day).path(layer)).parent
+    try:
+        names = os.listdir(lake / at)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = [name for name in names if name.startswith(f"part-{partition.publisher_id}-") and name.endswith(".parquet")]
+    return sorted(Partition.of_path(at / name) for name in found)
 
 
 def is_certified(lake: Path, partition: Partition, recipe: MboRecipe, day_before: str | None) -> Certificate | None:
@@ -96,8 +105,9 @@ def certify(lake: Path, partition: Partition, recipe: MboRecipe, *, day_before: 
     rows = _rows(lake, partition, recipe, day_before)
     verdict = verdict_of(rows)
     path = partition.path(LAYER)
-    write_table(lake / path, pa.Table.from_pylist(rows, schema=CERTIFICATE), stamp, {"verdict": verdict})
-    return Certificate(partition, path, verdict, pq.ParquetFile(lake / path).read().to_pylist(), False)
+    table = pa.Table.from_pylist(rows, schema=CERTIFICATE)
+    write_table(lake / path, table, stamp, {"verdict": verdict})
+    return Certificate(partition, path, verdict, table.to_pylist(), False)
 
 
 def verdict_of(rows: list[dict[str, Any]]) -> str:

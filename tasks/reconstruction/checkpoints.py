@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.footers import read_facts
 from tasks.partitions import Stamp
 from tasks.schemas import CHECKPOINTS, SIDES, char_codes
-from tasks.storage import ParquetSink, read_facts, write_table
+from tasks.storage import ParquetSink, write_table
 
 RESTING_ORDERS = pa.schema(list(CHECKPOINTS)[1:])
 # Records between two checkpoints. Reading and replaying 131,072 records takes about 40 ms, a checkpoint of 10,000 orders 100 KB.

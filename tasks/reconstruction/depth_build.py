@@ -20,6 +20,7 @@ from tasks.ahead import ahead
 from tasks.depth_batches import BadLine, DepthBatch, DepthReader
 from tasks.depth_recipe import DepthRecipe, DepthSource
 from tasks.errors import BookmillError, SourceError
+from tasks.footers import is_done, read_facts
 from tasks.partitions import Partition, Stamp
 from tasks.reconstruction.depth_export import CsvExport, CsvTarget, is_exported
 from tasks.reconstruction.depth_grid_buffer import GridBuffer
@@ -27,7 +28,7 @@ from tasks.reconstruction.depth_layers import DepthTables
 from tasks.reconstruction.depth_replay import DepthReplay, DepthSamples, ScaleTooSmall
 from tasks.reconstruction.proof import to_json
 from tasks.schemas import DEPTH_BBO, DEPTH_UPDATES, STATUSES, depth_books_schema, depth_fields
-from tasks.storage import ParquetSink, is_done, read_facts
+from tasks.storage import ParquetSink
 
 BBO, UPDATES = "depth-bbo", "depth-updates"
 BATCH_BYTES = 1 << 20

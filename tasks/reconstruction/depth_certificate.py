@@ -8,12 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from tasks.errors import BookmillError
+from tasks.footers import is_done, read_facts, read_footer
 from tasks.partitions import Partition, Stamp, digest
 from tasks.reconstruction.certify import LAYER, Certificate, read_certificate, verdict_of
 from tasks.reconstruction.depth_build import BBO
 from tasks.reconstruction.proof import no_truth_row, row_of
 from tasks.schemas import CERTIFICATE
-from tasks.storage import is_done, read_facts, read_footer, write_table
+from tasks.storage import write_table
 
 _SOURCES = {"snapshot": "snapshots in the feed", "integrity": "the book itself"}
 

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from tasks.footers import is_done
 from tasks.partitions import Partition, Stamp, digest
 from tasks.reconstruction.depth_csv import CsvWriter, csv_path
 from tasks.reconstruction.depth_sampling import DepthSamples
-from tasks.storage import AtomicFile, is_done, write_table
+from tasks.storage import AtomicFile, write_table
 
 LAYER = "exports"
 EXPORTS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("fingerprint", pa.string())])

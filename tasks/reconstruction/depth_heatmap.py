@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 
 from tasks.depth_batches import PRICE_DIGITS
 from tasks.errors import SchemaMismatch, StorageError
+from tasks.footers import is_done, read_footer
 from tasks.heatmap_grid import HeatmapGrid
 from tasks.partitions import Partition, Stamp, digest
 from tasks.reconstruction.heat_kernels import accumulate_rows, settle_all
 from tasks.reconstruction.heatmap import LAYER, Touch, price_bins, stale_spans
 from tasks.schemas import UNDEF_PRICE
 from tasks.specs import interval_name
-from tasks.storage import is_done, read_footer
 
 BBO_LAYER = "depth-bbo"
 # Cells of level columns in work: 500 levels have 2,000 columns.

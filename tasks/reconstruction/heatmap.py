@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from tasks.ahead import ahead
 from tasks.book_rows import as_read, read_rows
 from tasks.events_file import read_events
+from tasks.footers import is_done, read_footer
 from tasks.heatmap_grid import HeatmapGrid
 from tasks.partitions import MboRecipe, Partition, Stamp, digest
 from tasks.reconstruction.heat_kernels import accumulate, accumulate_rows, price_rows, refill, settle_all, time_positions
@@ -25,7 +26,6 @@ from tasks.reconstruction.rebuild import in_time_order, restore_closing, starts_
 from tasks.reconstruction.replay import Replay
 from tasks.reconstruction.replay_kernels import Batch
 from tasks.schemas import F_LAST, F_SNAPSHOT, REASONS, STATUSES, UNDEF_PRICE, VALID
-from tasks.storage import is_done, read_footer
 
 LAYER = "heatmap"
 MARGIN_TICKS = 20

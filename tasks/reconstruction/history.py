@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 
 from tasks.disk import storage_error
 from tasks.errors import BookmillError, StorageError, UsageError
+from tasks.footers import read_facts, read_footer
 from tasks.partitions import Partition
 from tasks.reconstruction.book import OrderBook
 from tasks.reconstruction.book_kernels import HALTED_STATE, IN_SNAPSHOT, LAST_SEQUENCE
 from tasks.reconstruction.checkpoints import read_resting
 from tasks.reconstruction.rebuild import starts_clean
 from tasks.schemas import EVENT_DTYPES, F_SNAPSHOT, char_codes
-from tasks.storage import read_facts, read_footer
 
 BATCH_ROWS = 65_536
 _DAY_NS = 86_400_000_000_000

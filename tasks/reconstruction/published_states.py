@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from tasks.book_rows import levels_of, read_rows
 from tasks.events_file import read_events
+from tasks.footers import read_facts
 from tasks.partitions import MboRecipe
 from tasks.reconstruction.rebuild import COLUMNS, REPLAY_ROWS, restore_closing
 from tasks.reconstruction.replay import Replay
 from tasks.reconstruction.sample_kernels import NEVER
 from tasks.schemas import F_LAST, F_SNAPSHOT, HALTED, VALID
-from tasks.storage import read_facts
 
 BATCH_ROWS = 32_768
 CLAIMS = pa.array(["valid", "stale", "halted"])  # statuses in which the book claims to be right

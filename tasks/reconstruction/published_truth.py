@@ -22,13 +22,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.events_file import read_events
+from tasks.footers import read_facts
 from tasks.partitions import MboRecipe, Partition
 from tasks.reconstruction.layer_writer import layer_names
 from tasks.reconstruction.proof import to_json
 from tasks.reconstruction.proof_kernels import DIFFERENCE_SIZE, Proof, compare_states, find_rows, new_proof, note_states
 from tasks.reconstruction.published_states import CLAIMS, Layer, Levels, States, ascends, ints, last_of_each_key, middles_of, replayed_states, take
 from tasks.schemas import F_LAST, UNDEF_PRICE
-from tasks.storage import read_facts
 
 
 @dataclass

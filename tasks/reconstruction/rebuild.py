@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from tasks.ahead import ahead
 from tasks.errors import BookmillError, LakeConflict
 from tasks.events_file import read_events
+from tasks.footers import is_done, read_facts, read_footer
 from tasks.partitions import MboRecipe, Partition, Stamp, digest
 from tasks.reconstruction.checkpoints import CHECKPOINT_EVERY, read_resting
 from tasks.reconstruction.layer_writer import LayerWriter, Rebuilt, layer_names
 from tasks.reconstruction.replay import Replay
 from tasks.reconstruction.window import WindowReplay
 from tasks.schemas import F_LAST, F_SNAPSHOT
-from tasks.storage import is_done, read_facts, read_footer
 
 # Records of one pass of the kernel.
 REPLAY_ROWS = 32_768

@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from tasks.depth_recipe import DepthSource
 from tasks.errors import BookmillError
+from tasks.footers import is_done, read_facts
 from tasks.partitions import Partition, Stamp, digest
 from tasks.scanning.depth_journal import DepthJournal
 from tasks.scanning.inventory import verify_unchanged
 from tasks.scanning.tardis_trades import TradeBatch, open_tardis_trades
 from tasks.schemas import DEPTH_TRADES, SIDES, char_index
-from tasks.storage import ParquetSink, is_done, read_facts
+from tasks.storage import ParquetSink
 
 LAYER = "depth-trades"
 BATCH_BYTES = 1 << 20

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 
 from tasks.errors import StorageError
 from tasks.events_file import events_sink, read_events, to_table, truth_sink
+from tasks.footers import read_facts, read_footer
 from tasks.partitions import Partition, Stamp, digest
 from tasks.scanning.quarantine_file import append_rows
 from tasks.scanning.sources_file import quarantine_path, read_sources, sources_lock, sources_path, write_sources
 from tasks.schemas import F_LAST, MBO_RECORD, UNDEF_PRICE
-from tasks.storage import read_facts, read_footer
 
 MARK_CAP = 10_000  # suspect rows listed in a footer, as in decode
 

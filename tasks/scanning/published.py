@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 
 from tasks.errors import BookmillError, SchemaMismatch
+from tasks.footers import is_done, read_facts, read_footer
 from tasks.partitions import Partition, SourceFile, Stamp, digest
 from tasks.scanning import route_kernels as rk
 from tasks.scanning.batches import BadRow
@@ -34,7 +35,6 @@ from tasks.scanning.published_formats import (
 from tasks.scanning.published_routing import PublishedFiles
 from tasks.scanning.quarantine_file import QuarantineLog
 from tasks.scanning.sources_file import sources_lock
-from tasks.storage import is_done, read_facts, read_footer
 
 __all__ = [
     "PUBLISHED_FORMATS", "Published", "PublishedPart", "decode_published", "identify_published", "is_published", "published_source",

@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 from tasks.disk import storage_error
 from tasks.errors import UsageError
 from tasks.events_file import events_sink, read_events, to_table
+from tasks.footers import read_facts
 from tasks.locks import PARTITION, SOURCE, Claims, source_claim
 from tasks.partitions import MboRecipe, Partition, SourceFile, Stamp, digest
 from tasks.scanning.batches import RawBatch, Reader
@@ -40,7 +41,7 @@ from tasks.scanning.readers import open_reader
 from tasks.scanning.replay_patch import Mend, check_mends, patched_copy
 from tasks.scanning.sources_file import quarantine_path, read_sources, sources_lock, sources_path, write_sources
 from tasks.schemas import QUARANTINE
-from tasks.storage import atomic_path, read_facts, write_table
+from tasks.storage import atomic_path, write_table
 
 MENDS = pa.schema(
     [("source_row", pa.int64()), ("byte_offset", pa.int64()), ("reason", pa.string()), ("raw", pa.binary()), ("mended", pa.binary())]

@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 
 from tasks.disk import storage_error
 from tasks.errors import BookmillError, StorageError
+from tasks.footers import read_footer
 from tasks.partitions import MboRecipe, Partition, SourceFile, Stamp, digest
 from tasks.schemas import SOURCES
-from tasks.storage import read_footer, write_table
+from tasks.storage import write_table
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def new_lake(folder: Path) -> Iterator[Path]:
 
 def check(source: Path, lake: Path) -> None:
     """Raise AssertionError unless the lake's book ends as the generator's did."""
-    from tasks.storage import read_facts
+    from tasks.footers import read_facts
 
     truth = json.loads(source.with_name(source.name + ".facts.json").read_text(encoding="utf-8"))
     (bbo,) = (lake / "bbo").rglob("*.parquet")

@@ -9,11 +9,11 @@ from prefect import flow
 
 from config.settings import load
 from tasks.events_file import events_sink, read_events, to_table
+from tasks.footers import read_facts, read_footer
 from tasks.partitions import MboRecipe, Partition, Stamp
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_writers import write_session
 from tasks.schemas import MBO_RECORD
-from tasks.storage import read_facts, read_footer
 
 RECIPE = MboRecipe(interval_ns=60_000_000_000)
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from tasks.aggregation.bar_kernels import add_product, nearest_mean
 from tasks.aggregation.bars import build_bars
 from tasks.errors import SchemaMismatch, StorageError, UsageError
+from tasks.footers import is_done, read_facts
 from tasks.partitions import Partition, Stamp
 from tasks.schemas import BARS, MBO_RECORD, TRADES, UNDEF_PRICE
 from tasks.specs import BarSpec, interval_name, parse_bar, parse_interval
-from tasks.storage import is_done, read_facts
 from tests.oracles import naive_bars
 from tests.oracles.naive_bars import Trade
 

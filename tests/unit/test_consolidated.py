@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from tasks.aggregation.consolidated import SymbolDay, consolidate, consolidated_partition, is_consolidated, symbol_days
 from tasks.aggregation.task import consolidate_symbols
 from tasks.errors import BookmillError, LakeConflict, SchemaMismatch, UsageError
+from tasks.footers import read_facts
 from tasks.partitions import MboRecipe, Partition, Stamp
 from tasks.reconstruction.rebuild import rebuild
 from tasks.schemas import BBO, CBBO, REASONS, STATUSES, UNDEF_PRICE
-from tasks.storage import read_facts, write_table
+from tasks.storage import write_table
 from tasks.work import PartitionsFailed, Work
 from tests.lake_building import write_events
 from tests.oracles import naive_consolidated

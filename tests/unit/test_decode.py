@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import BookmillError, CorruptSource, SourceChanged, StorageError
 from tasks.events_file import read_events, to_table
+from tasks.footers import read_facts, read_footer
 from tasks.partitions import EventFilter, MboRecipe, Partition, SourceFile
 from tasks.scanning import routing
 from tasks.scanning.batches import BadRow, RawBatch
@@ -28,7 +29,6 @@ from tasks.scanning.decode import decode, decode_stamp, events_stamp, is_decoded
 from tasks.scanning.gate_quarantine import quarantine_rows
 from tasks.scanning.inventory import scan
 from tasks.schemas import ACTIONS, EVENT_DTYPES, EVENTS, F_LAST, F_TOB, MBO_RECORD, SIDES, UNDEF_PRICE
-from tasks.storage import read_facts, read_footer
 from tests.oracles.naive_filter import naive_check, naive_decode
 
 DAY = 86_400 * 10**9

@@ -18,9 +18,10 @@ from tasks.aggregation.depth_bars import build_mid_bars, mid_layer
 from tasks.aggregation.depth_features import build_depth_features
 from tasks.aggregation.depth_layers import silences
 from tasks.errors import BookmillError, SchemaMismatch, UsageError
+from tasks.footers import is_done, read_facts
 from tasks.partitions import Partition, Stamp
 from tasks.schemas import BANDS_BPS, DEPTH_BBO, DEPTH_FEATURES, MID_BARS, UNDEF_PRICE, depth_books_schema
-from tasks.storage import is_done, read_facts, write_table
+from tasks.storage import write_table
 from tests.oracles import naive_features, naive_mid_bars
 from tests.oracles.naive_mid_bars import Touch
 

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import SchemaMismatch, StorageError
+from tasks.footers import read_footer
 from tasks.heatmap_grid import HeatmapGrid
 from tasks.partitions import Stamp
 from tasks.reconstruction.depth_heatmap import build_depth_heatmap, price_multiple
 from tasks.schemas import UNDEF_PRICE, depth_books_schema
-from tasks.storage import read_footer, write_table
+from tasks.storage import write_table
 from tests.oracles.naive_mid_bars import Level, Touch
 from tests.unit.test_depth_aggregates import DEPTH, DIGITS, PARTITION, SECOND, books, quote, table_of, write_bbo, write_grid
 

@@ -22,6 +22,7 @@ from tasks.aggregation.consolidated import consolidate
 from tasks.aggregation.depth_aggregate import DepthAggregates, aggregate_depth
 from tasks.depth_recipe import DepthRecipe
 from tasks.errors import StorageError
+from tasks.footers import read_facts, read_footer
 from tasks.locks import PARTITION, Claims
 from tasks.partitions import MboRecipe, Partition, Stamp
 from tasks.publishing import ledger
@@ -42,7 +43,7 @@ from tasks.scanning.inventory import scan
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_depth import DepthSpec, write_archive
 from tasks.scanning.synthetic_writers import write_session
-from tasks.storage import _beside, read_facts, read_footer, write_table
+from tasks.storage import _beside, write_table
 
 RECIPE = MboRecipe(depth=3, interval_ns=60_000_000_000, bars=("5m",), heatmap_width=40, heatmap_height=30)
 DAYS = ("2025-10-22", "2025-10-23")

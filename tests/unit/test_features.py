@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from tasks.aggregation.features import build_features
 from tasks.errors import UsageError
+from tasks.footers import is_done, read_facts
 from tasks.partitions import Stamp
 from tasks.reconstruction.trade_sign_kernels import new_carry, sign_trades
 from tasks.schemas import BBO, FEATURES, SIDE_METHODS, TRADES, UNDEF_PRICE, books_schema
-from tasks.storage import is_done, read_facts
 from tests.oracles import naive_features
 from tests.oracles.naive_features import Grid, Print, Quote
 

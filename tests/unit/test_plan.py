@@ -16,6 +16,7 @@ from flows.plan_batches import batches_of, units_of
 from flows.plan_options import asked_of
 from tasks.aggregation.aggregate import aggregate
 from tasks.errors import UsageError
+from tasks.footers import read_facts
 from tasks.partitions import EventFilter, MboRecipe
 from tasks.publishing import ledger
 from tasks.publishing.freshness import STATES
@@ -25,7 +26,6 @@ from tasks.scanning.decode import decode
 from tasks.scanning.inventory import scan
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_writers import write_session
-from tasks.storage import read_facts
 
 RECIPE = MboRecipe(depth=3, interval_ns=60_000_000_000, bars=("5m",))
 DAYS = ("2025-10-22", "2025-10-23", "2025-10-24")
@@ -90,6 +90,35 @@ def test_a_lake_that_is_done_is_told_done(place):
     assert [bool(carry) for carry in carries] == [False, True, True], "the days must go on from each other"
     assert planned.plan.todo() == []
     assert units_of(planned, STATES[1:]) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "carried"),
+    [
+        ({1}, {1}, {1: 1}),
+        ({1}, {2}, {2: 1}),  # the id of an instrument may change over night
+        ({1, 2}, {1, 2}, {1: 1, 2: 2}),
+        ({1}, {1, 2}, {1: 1, 2: None}),
+        ({1, 2}, {2, 3}, {2: 2, 3: None}),
+        ({1, 2}, {3}, {3: None}),
+        ({1}, {2, 3}, {2: None, 3: None}),
+    ],
+)
+def test_a_book_goes_on_from_its_own_instrument_and_a_plan_finds_it_so(tmp_path, first, second, carried):
+    for day, numbers in zip(DAYS, (first, second), strict=False):
+        rows: list[str] = []
+        for number in numbers:
+            path = session(tmp_path / f"{number}.csv", day, seed=number)
+            header, *lines = (path if day == DAYS[0] else without_clear(path)).read_text().splitlines()
+            rows += [",".join([*cells[:4], str(number), *cells[5:]]) for cells in (line.split(",") for line in lines)]
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{day}.csv").write_text("\n".join([header, *sorted(rows)]) + "\n")
+        work_on(tmp_path / "lake", tmp_path / "in" / f"{day}.csv")
+    found = {p.stem: read_facts(p)["carry"] for p in tmp_path.glob(f"lake/bbo/*/date={DAYS[1]}/*/*.parquet")}
+    assert {int(name.split("-")[-1]): Path(carry).stem if carry else None for name, carry in found.items()} == {
+        number: f"part-1-{before}" if before else None for number, before in carried.items()
+    }
+    assert left(tmp_path) == {}
 
 
 def test_what_is_gone_is_missing_and_what_is_made_of_it_stays(place):

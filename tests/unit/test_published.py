@@ -23,6 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import CorruptSource, SchemaMismatch, SourceChanged, UnknownFormat
+from tasks.footers import read_facts
 from tasks.partitions import Partition, SourceFile
 from tasks.scanning import published_routing
 from tasks.scanning.inventory import scan
@@ -32,7 +33,6 @@ from tasks.scanning.published_formats import Published
 from tasks.scanning.published_kernels import FIRST_LEVEL, LEVEL_BYTES
 from tasks.scanning.readers import open_reader
 from tasks.schemas import UNDEF_PRICE, published_schema
-from tasks.storage import read_facts
 from tests.oracles import naive_certificate as certificate
 from tests.oracles import naive_dbn
 from tests.oracles import naive_published as naive

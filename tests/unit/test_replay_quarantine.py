@@ -49,7 +49,7 @@ def events_of(lake: Path) -> list[dict]:
 
 
 def marks_of(lake: Path) -> list[list[int]]:
-    from tasks.storage import read_facts
+    from tasks.footers import read_facts
 
     return [read_facts(path)["suspect_rows"] for path in sorted(lake.glob("events/*/*/*/*.parquet"))]
 
