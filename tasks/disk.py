@@ -58,11 +58,18 @@ def publish(temporary: Path, path: Path) -> None:
 def together() -> Iterator[None]:
     """What this thread publishes in the block gets its names at the end of it, in order, when the content of all of it is synced.
 
-    Nobody may read these files inside of the block. When it fails, none of them appears; a block inside of a block is a part of it. Raises
-    StorageError: what had its name by then is complete, the rest is removed.
+    Nobody may read these files inside of the block. When it fails, none of them appears; a block inside of a block is a part of it, and when the
+    inner one fails, its files are left out of the outer one. Raises StorageError: what had its name by then is complete, the rest is removed.
     """
     if _waiting.files is not None:
-        yield
+        outer, mark = _waiting.files, len(_waiting.files)
+        try:
+            yield
+        except BaseException:
+            for temporary, _ in outer[mark:]:
+                drop(temporary)
+            del outer[mark:]
+            raise
         return
     files: list[tuple[Path, Path]] = []
     _waiting.files = files

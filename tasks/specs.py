@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tasks.errors import UsageError
 
@@ -56,6 +57,7 @@ def interval_name(nanoseconds: int) -> str:
     return f"{nanoseconds // UNITS_NS[unit]}{unit}"
 
 
+@lru_cache(256)
 def parse_bar(text: str) -> BarSpec:
     """A BarSpec of "1s", "1m", "tick:1000", "volume:5000" or "dollar:1000000"; raises UsageError.
 

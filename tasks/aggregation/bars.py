@@ -163,4 +163,7 @@ def _table(bars: np.ndarray, spec: BarSpec, partition: Partition) -> pa.Table:
 def _typed(values: np.ndarray | pa.Array, dtype: pa.DataType) -> pa.Array:
     if isinstance(values, pa.Array):
         return values
-    return pa.array(np.ascontiguousarray(values)).cast(dtype)
+    plain = pa.array(np.ascontiguousarray(values))
+    if plain.type == dtype:
+        return plain
+    return plain.view(dtype) if pa.types.is_timestamp(dtype) and pa.types.is_int64(plain.type) else plain.cast(dtype)

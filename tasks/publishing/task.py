@@ -12,7 +12,7 @@ from tasks.publishing import ledger
 from tasks.publishing.draw import are_drawn, draw
 from tasks.publishing.report import RunFacts, write_report
 from tasks.storage import atomic_file
-from tasks.work import Outcome, Work, run_each
+from tasks.work import AT_ONCE, Outcome, Work, run_each
 
 DRAW_BYTES = 192 << 20
 
@@ -37,7 +37,7 @@ def write_ledgers(lake: str, partitions: tuple[Partition, ...], contents: str, l
         rows = ledger.write(Path(lake), partition).to_pylist()
         return rows, len(rows), False
 
-    return run_each(partitions, str, body)
+    return run_each(partitions, str, body, at_once=AT_ONCE)
 
 
 @task(name="report", task_run_name="report {facts.run_id}")

@@ -15,7 +15,7 @@ from tasks.reconstruction.depth_heatmap import build_depth_heatmap
 from tasks.reconstruction.heatmap import build_heatmap
 from tasks.reconstruction.layer_writer import Rebuilt
 from tasks.reconstruction.rebuild import rebuild
-from tasks.work import Outcome, Work, run_each
+from tasks.work import AT_ONCE, Outcome, Work, run_each
 
 # Arrays of a replay at ten levels and the row groups in the making, measured: 190 MB; the grid of a heatmap: 60 MB.
 REBUILD_BYTES = 256 << 20
@@ -68,7 +68,7 @@ def certify_books(lake: str, jobs: tuple[ProofJob, ...], contents: str, recipe: 
             made = certify(Path(lake), job.partition, recipe, day_before=job.day_before)
         return made, sum(row["states_compared"] for row in made.rows), made.skipped
 
-    return run_each(jobs, lambda job: str(job.partition), body)
+    return run_each(jobs, lambda job: str(job.partition), body, at_once=AT_ONCE)
 
 
 @task(name="heatmap", task_run_name="heatmap {label}")
@@ -92,7 +92,7 @@ def certify_depth_books(lake: str, jobs: tuple[DepthDay, ...], contents: str, la
         made = certify_depth(Path(lake), job.partition)
         return made, sum(row["states_compared"] for row in made.rows), made.skipped
 
-    return run_each(jobs, lambda job: str(job.partition), body)
+    return run_each(jobs, lambda job: str(job.partition), body, at_once=AT_ONCE)
 
 
 @task(name="depth heatmap", task_run_name="heatmap {label}")

@@ -84,6 +84,16 @@ def test_a_block_inside_of_a_block_is_a_part_of_it(tmp_path):
     assert files(tmp_path) == ["after", "inner"]
 
 
+def test_a_block_that_fails_inside_of_another_leaves_its_own_files_out_and_those_of_the_other_alone(tmp_path):
+    with together():
+        write(tmp_path / "before")
+        with pytest.raises(ValueError, match="inside"):
+            write_together(tmp_path / "inner", fault=ValueError("inside"))
+        write(tmp_path / "after")
+        assert len(files(tmp_path)) == 2
+    assert files(tmp_path) == ["after", "before"]
+
+
 def test_nothing_of_a_block_that_fails_is_left(tmp_path):
     with pytest.raises(RuntimeError):
         write_together(tmp_path / "x", tmp_path / "y", fault=RuntimeError())

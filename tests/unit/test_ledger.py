@@ -129,3 +129,20 @@ def test_the_written_ledger_is_the_same_bytes_each_time(tmp_path):
 def test_a_partition_without_files_has_no_lines(tmp_path):
     assert ledger.collect(tmp_path / "absent", [DAY]).num_rows == 0
     assert ledger.layers_of(tmp_path / "absent", DAY) == []
+
+
+def test_the_files_of_a_partition_are_those_of_its_ids_in_every_layer_and_no_partial_ones(tmp_path):
+    mine, other, elsewhere = (Partition("D", "2025-10-22", symbol, 1, number) for symbol, number in (("A/B", 5), ("A/B", 55), ("Z", 5)))
+    made = [tmp_path / p.path(layer, source) for p in (mine, other) for layer, source in (("events", "aa"), ("events", "bb"), ("bbo", ""))]
+    made += [tmp_path / mine.path("bars-tick-9"), tmp_path / elsewhere.path("bbo")]
+    noise = [made[0].with_name(f".{made[0].name}.x.partial"), made[2].with_suffix(".png"), tmp_path / ".plan" / "x.parquet", tmp_path / "note.txt"]
+    for path in [*made, *noise]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = dict(ledger.files_of(tmp_path, [mine, other, elsewhere]))
+    assert {p: list(layers) for p, layers in found.items()} == {mine: ["bars-tick-9", "bbo", "events"], other: ["bbo", "events"], elsewhere: ["bbo"]}
+    assert sorted(path for layers in found.values() for files in layers.values() for path in files) == sorted(made)
+    assert found[mine]["events"] == sorted(found[mine]["events"]) == ledger.layer_files(tmp_path, mine, "events")
+    assert list(found[mine]) == ledger.layers_of(tmp_path, mine)
+    assert dict(ledger.files_of(tmp_path, [mine], ("bars-",))) == {mine: {"bars-tick-9": [tmp_path / mine.path("bars-tick-9")]}}
+    assert dict(ledger.files_of(tmp_path / "none", [mine])) == {mine: {}}
