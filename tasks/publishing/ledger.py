@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.footers import read_facts, read_footer
+from tasks.footers import is_done, read_facts, read_footer
 from tasks.partitions import Partition, Stamp, digest
 from tasks.schemas import LEDGER
 from tasks.storage import write_table
@@ -66,14 +66,16 @@ def _problems(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def write(lake: Path, partition: Partition) -> pa.Table:
-    """Write the ledger of `partition` to its layer `ledger` and return it. No times in it: equal data give equal bytes.
+    """Write the ledger of `partition` to its layer `ledger` and return it. No times in it: equal data give equal bytes, and are left as they are.
 
     Raises StorageError when the lake cannot be written.
     """
     table = pa.Table.from_pylist([_row(partition, line) for line in _stages(lake, partition)], schema=LEDGER)
     rows = table.to_pylist()
     stamp = Stamp(inputs=digest(rows), recipe=digest("ledger"))
-    write_table(lake / partition.path("ledger"), table, stamp, {"violations": _problems(rows)})
+    path = lake / partition.path("ledger")
+    if not is_done(path, stamp):
+        write_table(path, table, stamp, {"violations": _problems(rows)})
     return table
 
 

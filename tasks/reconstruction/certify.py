@@ -101,11 +101,14 @@ def certify(lake: Path, partition: Partition, recipe: MboRecipe, *, day_before: 
     done = is_certified(lake, partition, recipe, day_before)
     if done:
         return done
-    stamp = certificate_stamp(lake, partition, recipe, day_before)
-    rows = _rows(lake, partition, recipe, day_before)
+    return write_certificate(lake, partition, _rows(lake, partition, recipe, day_before), certificate_stamp(lake, partition, recipe, day_before))
+
+
+def write_certificate(lake: Path, partition: Partition, rows: list[dict[str, Any]], stamp: Stamp) -> Certificate:
+    """Write the rows of comparisons as the certificate of a partition; without a truth among them it says so in a row of its own."""
     verdict = verdict_of(rows)
+    table = pa.Table.from_pylist([*rows, no_truth_row(partition)] if verdict == "no_truth" else rows, schema=CERTIFICATE)
     path = partition.path(LAYER)
-    table = pa.Table.from_pylist(rows, schema=CERTIFICATE)
     write_table(lake / path, table, stamp, {"verdict": verdict})
     return Certificate(partition, path, verdict, table.to_pylist(), False)
 
@@ -140,8 +143,6 @@ def _rows(lake: Path, partition: Partition, recipe: MboRecipe, day_before: str |
         for told in compare_published(lake, partition, name, recipe):
             what = f"{read_facts(lake / name)['source']} ({told['detail']['schema']}, {told['detail']['compared']})"
             rows.append(row_of(partition, "published", what, told))
-    if verdict_of(rows) == "no_truth":
-        rows.append(no_truth_row(partition))
     return rows
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-
-import pyarrow as pa
 
 from tasks.errors import BookmillError
 from tasks.footers import is_done, read_facts, read_footer
 from tasks.partitions import Partition, Stamp, digest
-from tasks.reconstruction.certify import LAYER, Certificate, read_certificate, verdict_of
+from tasks.reconstruction.certify import LAYER, Certificate, read_certificate, write_certificate
 from tasks.reconstruction.depth_build import BBO
-from tasks.reconstruction.proof import no_truth_row, row_of
-from tasks.schemas import CERTIFICATE
-from tasks.storage import write_table
+from tasks.reconstruction.proof import row_of
 
 _SOURCES = {"snapshot": "snapshots in the feed", "integrity": "the book itself"}
 
@@ -49,9 +44,4 @@ def certify_depth(lake: Path, partition: Partition) -> Certificate:
         for truth, told in facts["proofs"].items()
         if told["number"][0] or truth == "integrity" or any(told["detail"].get(f"{kind}_compared") for kind in ("suspect", "apart"))
     ]
-    verdict = verdict_of(rows)
-    if verdict == "no_truth":
-        rows.append(no_truth_row(partition))
-    table = pa.Table.from_pylist(rows, schema=CERTIFICATE)
-    write_table(lake / partition.path(LAYER), table, depth_certificate_stamp(lake, partition), {"verdict": verdict})
-    return replace(read_certificate(lake, partition), skipped=False)
+    return write_certificate(lake, partition, rows, depth_certificate_stamp(lake, partition))

@@ -120,9 +120,16 @@ def test_the_written_ledger_is_the_same_bytes_each_time(tmp_path):
     make_lake(tmp_path)
     path = tmp_path / DAY.path("ledger")
     ledger.write(tmp_path, DAY)
-    first = path.read_bytes()
+    first, file = path.read_bytes(), path.stat().st_ino
     assert ledger.write(tmp_path, DAY).num_rows == 4
+    assert path.stat().st_ino == file  # left as it is
+    path.unlink()
+    ledger.write(tmp_path, DAY)
     assert path.read_bytes() == first
+    for gone in tmp_path.glob("ohlcv-*/*/*/*/part-1-17.parquet"):
+        gone.unlink()
+    assert ledger.write(tmp_path, DAY).num_rows == 3
+    assert pq.read_table(path, partitioning=None).num_rows == 3
     assert pq.read_table(path, partitioning=None).schema.equals(LEDGER)
 
 
