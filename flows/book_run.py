@@ -25,8 +25,8 @@ from tasks.publishing.task import draw_heatmaps, publish_report, write_ledgers
 from validation.gate import GateReport
 from validation.task import gate, rules_digest
 
-# Files that one gate judges together: a verdict of Great Expectations costs 0.1 s, whatever the number of files.
-GATE_FILES = 1_000
+# Files that one gate judges together, fewer only where every worker has a gate then: a verdict costs 0.1 s, whatever the number of files.
+GATE_FILES, GATE_FILES_LEAST = 1_000, 200
 # Heatmaps shown as artifacts; all are in the lake and the report.
 PICTURES = 4
 HEATMAP = "heatmap"
@@ -89,8 +89,9 @@ class BookRun(Run, Generic[J]):
                 # No trade in a partition, or no row in the hours wanted, is no fault; how many rows there are is in the ledger.
                 paths = [path for path in paths if int((read_footer(self.lake / path) or {}).get("bookmill.rows", 1))]
             rules = rules_digest(suite, context)
-            for at in range(0, len(paths), GATE_FILES):
-                group = tuple(paths[at : at + GATE_FILES])
+            most = min(GATE_FILES, max(GATE_FILES_LEAST, -(-len(paths) // self.crew.workers)))
+            for at in range(0, len(paths), most):
+                group = tuple(paths[at : at + most])
                 label = str(Partition.of_path(group[0])) + (f" and {len(group) - 1} more" if len(group) > 1 else "")
                 layers.append(Path(group[0]).parts[0])
                 calls.append(

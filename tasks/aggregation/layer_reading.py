@@ -124,6 +124,6 @@ def _metadata(path: Path) -> pq.FileMetaData:
     return _read_metadata(path, now.st_ino, now.st_mtime_ns, now.st_size)
 
 
-@lru_cache(8)
+@lru_cache(64)
 def _read_metadata(path: Path, *_: int) -> pq.FileMetaData:
     return pq.read_metadata(path)
