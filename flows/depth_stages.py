@@ -151,7 +151,7 @@ class DepthRun(BookRun[DepthJob]):
         """A certificate for every partition. A divergence is told, it fails nothing."""
         days = self._days(jobs)
         outcomes = self.stage(
-            certify_depth_books, self.batches(days, lambda d: 1_000), lambda d: is_depth_certified(self.lake, d.partition) is not None, "jobs",
+            certify_depth_books, self.batches(days, lambda d: 1_000), lambda d: is_depth_certified(self.lake, d.partition), "jobs",
             contents=self._contents,
         )  # fmt: skip
         found: list[Certificate] = [o.value for o in outcomes]

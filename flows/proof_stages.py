@@ -32,7 +32,7 @@ class ProofStages(Run):
         jobs = [ProofJob(p, day_before(self.lake, p)) for p in partitions]
         outcomes = self.stage(
             certify_books, self.batches(jobs, lambda j: rows[j.partition]),
-            lambda j: is_certified(self.lake, j.partition, self.recipe, j.day_before) is not None, "jobs", recipe=self.recipe,
+            lambda j: is_certified(self.lake, j.partition, self.recipe, j.day_before), "jobs", recipe=self.recipe,
             contents=self._proof_contents,
         )  # fmt: skip
         found: list[Certificate] = [o.value for o in outcomes]

@@ -79,14 +79,12 @@ def named_alike(lake: Path, partition: Partition, layer: str, day: str) -> list[
     return sorted(Partition.of_path(at / name) for name in found)
 
 
-def is_certified(lake: Path, partition: Partition, recipe: MboRecipe, day_before: str | None) -> Certificate | None:
-    """The certificate when it is there for what is in the lake now, else None."""
-    path = partition.path(LAYER)
+def is_certified(lake: Path, partition: Partition, recipe: MboRecipe, day_before: str | None) -> bool:
+    """Whether the certificate is there for what is in the lake now."""
     try:
-        done = is_done(lake / path, certificate_stamp(lake, partition, recipe, day_before))
+        return is_done(lake / partition.path(LAYER), certificate_stamp(lake, partition, recipe, day_before))
     except BookmillError:
-        return None
-    return read_certificate(lake, partition) if done else None
+        return False
 
 
 def read_certificate(lake: Path, partition: Partition) -> Certificate:
@@ -98,9 +96,8 @@ def read_certificate(lake: Path, partition: Partition) -> Certificate:
 
 def certify(lake: Path, partition: Partition, recipe: MboRecipe, *, day_before: str | None = None) -> Certificate:
     """Certify a rebuilt partition. day_before: closing_book of the calendar day before, where there is one."""
-    done = is_certified(lake, partition, recipe, day_before)
-    if done:
-        return done
+    if is_certified(lake, partition, recipe, day_before):
+        return read_certificate(lake, partition)
     return write_certificate(lake, partition, _rows(lake, partition, recipe, day_before), certificate_stamp(lake, partition, recipe, day_before))
 
 

@@ -22,21 +22,19 @@ def depth_certificate_stamp(lake: Path, partition: Partition) -> Stamp:
     return Stamp(digest([footer[f"bookmill.{name}"] for name in ("inputs", "recipe", "code")]), digest("depth"))
 
 
-def is_depth_certified(lake: Path, partition: Partition) -> Certificate | None:
-    """The certificate when it is there for what is in the lake now, else None."""
+def is_depth_certified(lake: Path, partition: Partition) -> bool:
+    """Whether the certificate is there for what is in the lake now."""
     try:
-        done = is_done(lake / partition.path(LAYER), depth_certificate_stamp(lake, partition))
+        return is_done(lake / partition.path(LAYER), depth_certificate_stamp(lake, partition))
     except BookmillError:
-        return None
-    return read_certificate(lake, partition) if done else None
+        return False
 
 
 def certify_depth(lake: Path, partition: Partition) -> Certificate:
     """Certify a partition whose layers are there; prices and sizes of a difference are in the units of its layers, which `detail` tells
     (price_digits, size_digits). Raises BookmillError when the partition was not rebuilt."""
-    done = is_depth_certified(lake, partition)
-    if done is not None:
-        return done
+    if is_depth_certified(lake, partition):
+        return read_certificate(lake, partition)
     facts = read_facts(lake / partition.path(BBO))
     scale = {name: facts[name] for name in ("price_digits", "size_digits")}
     rows = [
