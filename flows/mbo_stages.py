@@ -106,31 +106,32 @@ class MboRun(ProofStages, BookRun[BookJob]):
             return self._reconstruct(jobs)
 
     def _reconstruct(self, jobs: list[BookJob]) -> list[BookJob]:
-        waiting, done = list(jobs), []
-        planned: dict[tuple[str, str, int], list[Partition]] = defaultdict(list)
-        for job in jobs:
-            planned[_instrument(job.partition)].append(job.partition)
+        before, done = self._days_before(jobs), list[BookJob]()
+        waiting = [job for job in jobs if job.partition in before]
         while waiting:
             names = {job.partition for job in waiting}
-            now, later = [], []
-            for job in waiting:
-                try:
-                    before = self._day_before(job, planned[_instrument(job.partition)])
-                except BookmillError as fault:  # two sources of the same time, or a file that has gone: this partition's fault alone
-                    self.fail(str(job.partition), "reconstruct", f"{type(fault).__name__}: {fault}")
-                    continue
-                if before in names:
-                    later.append(job)
-                else:
-                    now.append(replace(job, carry=before.path("closing_book")) if before is not None else job)
+            now = [_carrying(job, before[job.partition]) for job in waiting if before[job.partition] not in names]
             outcomes = self.stage(
                 reconstruct, self.batches(now, lambda j: j.rows), lambda j: self._is_rebuilt(j), "jobs", recipe=self.recipe,
                 contents=lambda batch: contents(self.lake, [p for j in batch for p in (*j.events, *([j.carry] if j.carry else []))]),
             )  # fmt: skip
             built = {o.subject: o.value for o in outcomes}
             done += [replace(job, rebuilt=built[str(job.partition)]) for job in now if str(job.partition) in built]
-            waiting = later
+            waiting = [job for job in waiting if before[job.partition] in names]
         return self.known(sorted(done, key=lambda j: j.partition))
+
+    def _days_before(self, jobs: list[BookJob]) -> dict[Partition, Partition | None]:
+        """What each partition goes on from; without those of which it cannot be said, which are failed."""
+        planned: dict[tuple[str, str, int], list[Partition]] = defaultdict(list)
+        for job in jobs:
+            planned[_instrument(job.partition)].append(job.partition)
+        found = {}
+        for job in jobs:
+            try:
+                found[job.partition] = self._day_before(job, planned[_instrument(job.partition)])
+            except BookmillError as fault:  # two sources of the same time, or a file that has gone: this partition's fault alone
+                self.fail(str(job.partition), "reconstruct", f"{type(fault).__name__}: {fault}")
+        return found
 
     def gate_books(self, jobs: list[BookJob]) -> list[BookJob]:
         """Judge books and trades."""
@@ -229,6 +230,10 @@ class MboRun(ProofStages, BookRun[BookJob]):
 
     def _bbo_contents(self, partitions: Sequence[Partition]) -> str:
         return contents(self.lake, [p.path("bbo") for p in partitions])
+
+
+def _carrying(job: BookJob, before: Partition | None) -> BookJob:
+    return job if before is None else replace(job, carry=before.path("closing_book"))
 
 
 def _instrument(partition: Partition) -> tuple[str, str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -156,26 +157,28 @@ def test_a_full_or_read_only_disk_is_told_and_leaves_nothing_partial(server, sou
 
 
 def test_instruments_that_share_a_name_each_go_on_from_their_own_book_of_the_day_before(server, tmp_path):
-    """As sources without a symbol column give them. The second day begins with neither clear nor snapshot."""
-    for day in ("2025-10-22", "2025-10-23"):
+    """As sources without a symbol column give them. The second and the third day begin with neither clear nor snapshot."""
+    days = ("2025-10-22", "2025-10-23", "2025-10-24")
+    for day in days:
         rows: list[str] = []
         for number in ("42140878", "42140999"):
             write_session(SessionSpec(records=2_000, seed=int(number) + int(day[-2:]), date=day), tmp_path / "one.csv", "csv")
             header, *lines = (tmp_path / "one.csv").read_text().splitlines()
             cells = [line.split(",") for line in lines]
-            first = next(i for i, c in enumerate(cells) if c[5] != "R" and not int(c[11]) & 32) if day[-1] == "3" else 0
+            first = next(i for i, c in enumerate(cells) if c[5] != "R" and not int(c[11]) & 32) if day != days[0] else 0
             rows += [",".join([*c[:4], number, *c[5:]]) for c in cells[first:]]
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / "in" / f"{day}.csv").write_text("\n".join([header, *sorted(rows)]) + "\n")
     lake = tmp_path / "lake"
     code, output = bookmill(["run", "mbo", str(tmp_path / "in"), "--lake", str(lake), "--dataset", "X"], *server, tmp_path / "log")
     assert code == 0, output
-    books = {path.name: read_facts(path)["carry"] for path in lake.glob("bbo/*/date=2025-10-23/*/*.parquet")}
-    assert len(books) == 2
-    for name, carry in books.items():
-        assert carry is not None
-        assert Path(carry).name == name
-        assert "/date=2025-10-22/" in carry
+    for before, day in itertools.pairwise(days):
+        books = {path.name: read_facts(path)["carry"] for path in lake.glob(f"bbo/*/date={day}/*/*.parquet")}
+        assert len(books) == 2
+        for name, carry in books.items():
+            assert carry is not None
+            assert Path(carry).name == name
+            assert f"/date={before}/" in carry
     code, output = bookmill(["plan", "mbo", str(tmp_path / "in"), "--lake", str(lake), "--dataset", "X"], *server, tmp_path / "plan")
     assert code == 0, output
     assert "stale" not in output, output
