@@ -17,7 +17,7 @@ from tasks.disk import together
 from tasks.errors import BookmillError
 
 Job = TypeVar("Job")
-AT_ONCE = 32  # jobs of one small file each: their syncs cost 4 ms each one by one, and a tenth of that together
+AT_ONCE = 32  # jobs of one small file each: naming one took 3.9 ms by itself and takes 1.8 among others (2,000 certificates, two workers)
 
 
 def _no_slots(cpu: int, memory_bytes: int) -> AbstractContextManager[None]:
