@@ -108,8 +108,10 @@ def test_an_index_out_of_range_is_refused_in_both_modes_and_in_no_other(mode, tm
     assert (code, output.strip()) == (0, str([bool(mode)] * 3))
 
 
-def test_kernels_equal_their_twins_as_plain_python(tmp_path):
-    kernel_tests("jit off", (*BOOKS, *ROWS), tmp_path, examples=10, leave_out=MANY)
+@pytest.mark.timeout(1_200)  # 200 s and more on a slow machine, as plain Python
+@pytest.mark.parametrize("names", [BOOKS, ROWS], ids=["books", "rows"])
+def test_kernels_equal_their_twins_as_plain_python(names, tmp_path):
+    kernel_tests("jit off", names, tmp_path, examples=10, leave_out=MANY, timeout_s=1_150)
 
 
 def test_book_kernels_stay_inside_their_arrays(tmp_path):
