@@ -9,7 +9,7 @@ from typing import Any
 
 from config import collector
 from config.settings import Settings
-from flows.runtime import api
+from flows.runtime import api, end_at_once
 from tasks.errors import BookmillError
 from validation import judge_process
 
@@ -50,6 +50,7 @@ def run_to_end(flow: Any, parameters: dict[str, Any], api_url: str | None) -> An
     """Run a flow; the state in which it ended, or None, and a line that says so, where the API did not take its end."""
     import httpx
 
+    end_at_once()
     try:
         return flow(**parameters, return_state=True)
     except httpx.HTTPError as fault:  # faults of the flow itself are in its state

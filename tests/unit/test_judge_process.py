@@ -55,6 +55,35 @@ def test_it_is_away_for_a_block_and_another_one_is_there_afterwards(process, tmp
     assert judge_process.current() is None
 
 
+def test_what_it_does_not_need_it_loads_when_it_is_used_and_not_before():
+    code = """
+import io, sys
+from validation.judge_process import LATER, serve
+serve(io.BytesIO(), io.BytesIO())
+assert "great_expectations" in sys.modules and "duckdb_engine" in sys.modules, "a first verdict was not given"
+from types import ModuleType
+print([m for m in LATER if type(sys.modules[m]) is ModuleType], [m for m in sys.modules if m.startswith(("altair.", "scipy.stats."))][:3])
+import altair, scipy.stats
+print(altair.Chart.__name__, scipy.stats.entropy([0.5, 0.5]) > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines() == ["[] []", "Chart True"]
+
+
+def test_a_result_is_read_without_the_libraries_that_made_it(tmp_path):
+    code = f"""
+import sys
+from pathlib import Path
+from validation import judge_process, run_gate
+judge_process.begin()
+report = run_gate("events", [Path({str(events(tmp_path / "a.parquet"))!r})])
+print(report.status, [m for m in ("great_expectations", "sqlalchemy") if m in sys.modules])
+judge_process.end()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split(" ", 1)[1] == "[]\n", done.stdout
+
+
 def test_it_ends_with_a_parent_that_is_killed():
     code = "from validation import judge_process as j; j.begin(); print(j.current()._process.pid, flush=True); import time; time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT, text=True) as parent:

@@ -203,3 +203,31 @@ def test_two_first_runs_at_once_share_a_new_home(tmp_path):
         runs.append(Started(tmp_path / name, RUN, "numbers", home=tmp_path / "home"))
     assert all(json.loads(run.end())[0] == sum(range(60)) for run in runs)
     assert [run.err.read_text() for run in runs] == ["", ""]
+
+
+def test_a_flow_run_of_a_command_does_not_wait_for_the_thread_of_its_heartbeat(tmp_path):
+    code = """
+import threading
+from config.settings import load
+from flows import runtime
+
+with runtime.api(load("ci")) as api:
+    from prefect import flow
+
+    api.ready()
+    runtime.end_at_once()
+    joined, join = [], threading.Thread.join
+    threading.Thread.join = lambda self, timeout=None: (joined.append(getattr(self._target, "__qualname__", "")), join(self, timeout))[1]
+
+    @flow
+    def work():
+        from prefect.context import FlowRunContext
+        beating = [t for t in threading.enumerate() if any("heartbeat_loop" in str(a) for a in getattr(t, "_args", ()))]
+        joined.clear()
+        return len(beating)
+
+    print(work(), joined.count("Context.run"))
+"""
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=240)
+    assert done.stdout.split() == ["1", "0"], done.stderr
