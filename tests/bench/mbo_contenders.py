@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.bench import mbo_floors as floors
 from tests.bench.mbo_flow import WARM_RECORDS
-from tests.bench.mbo_many import decode_and_rebuild
+from tests.bench.mbo_many import decode_and_rebuild, written_only
 from tests.bench.mbo_replays import file_to_touch, replay, states_written
 from tests.bench.mbo_session import MOST_SYMBOLS, Call, Contender, Files, Found
 from tests.bench.stages import FLOOR, STAGES, Place
@@ -25,6 +25,8 @@ TO_TOUCH = ".dbn.zst to book and touch"
 PICTURE, PICTURE_OF_SEVEN = ".dbn.zst to heatmap PNG", "seven columns to heatmap PNG"
 ONE_SYMBOL = "one symbol, decode + rebuild"
 MANY, MANY_BY_TWO = (f"up to {MOST_SYMBOLS:,} symbols, decode + rebuild, {n} at a time" for n in ("one", "two"))
+MANY_WRITTEN, MANY_WRITTEN_BY_TWO = (f"the files of those symbols from memory, {n} at a time" for n in ("one", "two"))
+OF_MANY = {MANY, MANY_BY_TWO, MANY_WRITTEN, MANY_WRITTEN_BY_TWO}
 
 
 def _stage(files: Files, name: str) -> Call:
@@ -116,5 +118,7 @@ CONTENDERS: dict[str, Contender] = {
     ONE_SYMBOL: Contender("ours", partial(decode_and_rebuild, many=False, workers=1)),
     MANY: Contender("ours", partial(decode_and_rebuild, many=True, workers=1)),
     MANY_BY_TWO: Contender("ours", partial(decode_and_rebuild, many=True, workers=2)),
+    MANY_WRITTEN: Contender("floor", partial(written_only, workers=1)),
+    MANY_WRITTEN_BY_TWO: Contender("floor", partial(written_only, workers=2)),
     **{name: Contender("ours", partial(_stage, name=name), needs=name) for name in STAGES if name != FLOOR},
 }  # fmt: skip

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tests.bench.mbo_contenders import CONTENDERS, MANY, MANY_BY_TWO
+from tests.bench.mbo_contenders import CONTENDERS, OF_MANY
 from tests.bench.mbo_flow import (
     NEW_PICTURE,
     PLAIN,
@@ -120,7 +120,7 @@ def run_size(names: Sequence[str], folder: Path, records: int, runs: int) -> Res
     """Every contender named, `runs` times, on a session of so many records."""
     files = Files(folder, records, folder)
     for of in (Files(folder, WARM_RECORDS, folder), files):  # here, so that no contender's memory holds the generator
-        written = [of.source, of.full, of.seven, *([of.many] if {MANY, MANY_BY_TWO} & set(names) else [])]
+        written = [of.source, of.full, of.seven, *([of.many] if OF_MANY & set(names) else [])]
     sizes = {name: path.stat().st_size for name, path in zip((".dbn.zst", "full Parquet", "seven columns", "many symbols"), written, strict=False)}
     found: dict[str, list[Measured]] = {}
     remarks: dict[str, str] = {}

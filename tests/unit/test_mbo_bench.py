@@ -17,7 +17,7 @@ from deployments import bench
 from tasks.errors import UsageError
 from tasks.schemas import MBO_RECORD
 from tests.bench import mbo, mbo_run, mbo_targets
-from tests.bench.mbo_contenders import IN_C, MANY, MANY_BY_TWO, ONE_SYMBOL, PICTURE, REPLAY, STATES, TO_TOUCH
+from tests.bench.mbo_contenders import IN_C, MANY, MANY_BY_TWO, MANY_WRITTEN_BY_TWO, ONE_SYMBOL, PICTURE, REPLAY, STATES, TO_TOUCH
 from tests.bench.mbo_flow import PLAIN, SERVED
 from tests.bench.mbo_peers import APPLY, AS_COLUMNS, LOAD_AND_APPLY, PREFIX
 from tests.bench.mbo_session import Contender, Files, Found
@@ -127,6 +127,21 @@ def test_books_of_many_symbols_are_held_against_the_generator(run, tmp_path):
             mbo_run.ALL[MANY_BY_TWO].prepare(files)
     finally:
         facts.write_text(json.dumps(whole))
+
+
+def test_the_files_of_many_symbols_are_written_once_more_as_they_are(run, tmp_path):
+    files = Files(run[0], 2_000, tmp_path)
+    found = mbo_run.ALL[MANY_WRITTEN_BY_TWO].prepare(files)()
+    assert found.seconds is not None
+    assert min(found.seconds) > 0
+    (copy,) = files.folder.glob("many-lake-written-*")
+    lake = next(files.folder.glob("many-lake-many-2000-*"))
+    copies = sorted(path.relative_to(copy) for path in copy.rglob("*.parquet"))
+    assert copies == sorted(path.relative_to(lake) for path in lake.rglob("symbol=*/*.parquet"))
+    assert found.facts == {"files": len(copies)}
+    assert len(copies) >= 16, "events and seven layers of two symbols"
+    for path in copies:
+        assert (copy / path).read_bytes() == (lake / path).read_bytes(), path
 
 
 def test_a_wrong_result_stops_the_benchmark_when_ours_and_is_a_remark_when_a_peers(run):
