@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from deployments import screen
 from tasks.errors import UsageError
 from tasks.footers import read_facts
 from tasks.partitions import MboRecipe, Partition
+from tasks.paths import files_below
 from tasks.publishing.report_sections import difference_text
 from tasks.reconstruction.certify import Certificate, certificate_facts, certify, day_before
 from tasks.reconstruction.depth_build import BBO
@@ -57,19 +59,18 @@ def read_truths(lake: Path, truths: Sequence[str]) -> None:
 
 def rebuilt_partitions(lake: Path, layer: str = "bbo") -> list[Partition]:
     """The partitions that have the layer of a rebuilt touch, sorted."""
-    return sorted(Partition.of_path(path.relative_to(lake)) for path in (lake / layer).rglob("part-*.parquet"))
+    found = (path for path in files_below(lake / layer) if path.match("part-*.parquet"))
+    return sorted(Partition.of_path(path.relative_to(lake)) for path in found)
 
 
 def recipe_of_lake(lake: Path, partition: Partition) -> MboRecipe:
     """The options that a certificate depends on, as the partition was made."""
-    depths = sorted(
-        int(folder.name.split("-")[1])
-        for folder in lake.glob("mbp-*")
-        if folder.name.count("-") == 1 and (lake / partition.path(folder.name)).exists()
-    )
-    if not depths:
-        raise UsageError(f"{partition} has no mbp layer in {lake}. Run it again: what is missing is made anew.")
-    return MboRecipe(depth=depths[-1], clock=read_facts(lake / partition.path("bbo"))["clock"])
+    facts = read_facts(lake / partition.path("bbo"))
+    # Of the layers that were made with this touch: a deeper one of an earlier run, of other events maybe, can lie beside them.
+    (layer,) = [name for name in facts["outputs"] if re.fullmatch(r"mbp-\d+", name)]
+    if not (lake / partition.path(layer)).exists():
+        raise UsageError(f"{partition} has no {layer} layer in {lake}. Run it again: what is missing is made anew.")
+    return MboRecipe(depth=int(layer.removeprefix("mbp-")), clock=facts["clock"])
 
 
 def _print_table(certificates: Sequence[Certificate]) -> None:

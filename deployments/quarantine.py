@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import UsageError
+from tasks.paths import files_below
 from tasks.storage import atomic_file
 
 _SUFFIX = {"decode": ".rows", "gate:events": ".mbo"}
@@ -17,7 +18,7 @@ _SUFFIX = {"decode": ".rows", "gate:events": ".mbo"}
 def _files(lake: Path) -> list[Path]:
     if not lake.is_dir():
         raise UsageError(f"There is no lake at {lake}. Give the folder that a run wrote to with --lake.")
-    return sorted(f for f in (lake / "quarantine").rglob("*.parquet") if not f.name.startswith("."))
+    return sorted(f for f in files_below(lake / "quarantine") if f.suffix == ".parquet" and not f.name.startswith("."))
 
 
 def print_quarantine(lake: Path) -> None:
@@ -58,7 +59,7 @@ def export_quarantine(lake: Path, folder: Path) -> list[str]:
     if not files:
         raise UsageError(f"{lake} has no quarantined rows.")
     lines = []
-    for _, name, chosen in _named(files):
+    for name, chosen in _named(files):
         raw = chosen["raw"].to_pylist()
         text = all(b"\x00" not in row for row in raw)
         with atomic_file(folder / name) as out:
@@ -67,22 +68,20 @@ def export_quarantine(lake: Path, folder: Path) -> list[str]:
     return lines
 
 
-def export_names(lake: Path) -> dict[str, str]:
-    """Path of a quarantine relative to the lake -> name of the file to which `export_quarantine` writes the rows that its decode set aside."""
-    return {file.relative_to(lake).as_posix(): name for file, name, _ in _named(_files(lake)) if name.endswith(_SUFFIX["decode"])}
+def export_name(source: str, short: str, stage: str = "decode") -> str:
+    """The file to which `export_quarantine` writes the rows of a source that a stage set aside. short: first digits of its fingerprint.
+
+    They tell apart sources of one name, as day folders have them, also those that are not there yet: rows mended for one must not go into another.
+    """
+    return f"{short}-{source.replace(':', '_').replace('/', '_')}{_SUFFIX[stage]}"
 
 
-def _named(files: list[Path]) -> Iterator[tuple[Path, str, pa.Table]]:
-    """(file, name to export to, rows) of each stage that set rows of a source aside."""
-    taken = set()
+def _named(files: list[Path]) -> Iterator[tuple[str, pa.Table]]:
+    """(name to export to, rows) of each stage that set rows of a source aside."""
     for file in files:
         table = pq.read_table(file, partitioning=None)
-        for stage, suffix in _SUFFIX.items():
+        for stage in _SUFFIX:
             chosen = table.filter(pa.compute.equal(table["stage"], stage))
-            if not chosen.num_rows:
-                continue
-            name = f"{chosen['source'][0].as_py().replace(':', '_').replace('/', '_')}{suffix}"
-            if name in taken:  # another source of the same name: its fingerprint tells it apart
-                name = f"{chosen['fingerprint'][0].as_py().split(':')[-1][:10]}-{name}"
-            taken.add(name)
-            yield file, name, chosen
+            if chosen.num_rows:
+                short = chosen["fingerprint"][0].as_py().split(":")[-1][:10]
+                yield export_name(chosen["source"][0].as_py(), short, stage), chosen

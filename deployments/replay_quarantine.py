@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deployments import screen
-from deployments.quarantine import export_names
+from deployments.quarantine import export_name
 from tasks.errors import BookmillError, UsageError
 from tasks.partitions import MboRecipe, SourceFile
 from tasks.publishing.orphans import find_partials, take_stock
@@ -26,13 +26,12 @@ def replay_all(sources: Sequence[str], lake: Path, recipe: MboRecipe, mended: Pa
     if busy := [finding for finding in find_partials(take_stock(lake)) if not finding.wrong]:
         raise UsageError(f"A run is writing to this lake ({busy[0].path}). Start again when it has ended.")
     inventory, done, failed = scan(sources, dataset=dataset or None, symbol=symbol or None), 0, 0
-    names = export_names(lake)
     for file in inventory.files:
         if not (lake / sources_path(file.dataset, file.short)).exists():
             print(f"NOT IN THE LAKE {file.name}: start `bookmill run mbo` with it")
             continue
         try:
-            done += _replay(file, lake, recipe, mended, reasons, names)
+            done += _replay(file, lake, recipe, mended, reasons)
         except BookmillError as fault:
             failed += 1
             print(f"FAILED {file.name}: {fault}")
@@ -45,11 +44,11 @@ def replay_all(sources: Sequence[str], lake: Path, recipe: MboRecipe, mended: Pa
     return 0 if not failed and not inventory.rejected else 1 if done else 2
 
 
-def _replay(file: SourceFile, lake: Path, recipe: MboRecipe, mended: Path | None, reasons: Sequence[str], names: dict[str, str]) -> int:
+def _replay(file: SourceFile, lake: Path, recipe: MboRecipe, mended: Path | None, reasons: Sequence[str]) -> int:
     """1 when events were changed."""
     if not (lake / quarantine_path(file.dataset, file.short)).exists() and not read_mends(lake, file):
         return 0
-    mends = mends_of(file, lake, mended, reasons, names) if mended is not None else []
+    mends = mends_of(file, lake, mended, reasons) if mended is not None else []
     result = replay(file, lake, recipe, mends, tell=lambda text: print(f"{file.name}: {text}", file=sys.stderr))
     told = f"{result.replayed:,} mended rows are events, {result.quarantined:,} rows in quarantine"
     if result.judged_again:
@@ -58,10 +57,10 @@ def _replay(file: SourceFile, lake: Path, recipe: MboRecipe, mended: Path | None
     return int(bool(result.changed))
 
 
-def mends_of(file: SourceFile, lake: Path, folder: Path, reasons: Sequence[str], names: dict[str, str]) -> list[Mend]:
+def mends_of(file: SourceFile, lake: Path, folder: Path, reasons: Sequence[str]) -> list[Mend]:
     """The rows of the exported file of a source that were changed in it. Raises UsageError when its rows are not those of the quarantine."""
-    exported = _exported(file, folder, names)
-    if exported is None:
+    exported = folder / export_name(file.name, file.short)
+    if not exported.exists():
         return []
     current = quarantined_rows(lake, file)
     now = [Mend(row["source_row"], row["byte_offset"], row["reason"], row["raw"], row["raw"]) for row in current]
@@ -82,14 +81,6 @@ def mends_of(file: SourceFile, lake: Path, folder: Path, reasons: Sequence[str],
         )
     changed = [(row, line) for row, line in zip(rows, lines, strict=True) if line not in (row.raw, shown.get(row.source_row, row.mended))]
     return [Mend(r.source_row, r.byte_offset, r.reason, r.raw, line) for r, line in changed if not reasons or r.reason in reasons]
-
-
-def _exported(file: SourceFile, folder: Path, names: dict[str, str]) -> Path | None:
-    plain = f"{file.name.replace(':', '_').replace('/', '_')}.rows"
-    own = names.get(quarantine_path(file.dataset, file.short))
-    # With nothing left in quarantine a source has no name of its own any more.
-    candidates = [own] if own else [f"{file.short}-{plain}", *([plain] if plain not in names.values() else [])]
-    return next((folder / name for name in candidates if (folder / name).exists()), None)
 
 
 def _split(file: SourceFile, text: bytes, rows: Sequence[Mend]) -> list[bytes] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tasks.paths import literal_path
 from validation.rules import Rule
 
 
@@ -31,12 +32,6 @@ def _stored(field: pa.Field) -> str:
         return f"epoch_ns({field.name}) AS {field.name}"
     packed = (field.metadata or {}).get(b"sql", b"").decode()
     return f"{packed} AS {field.name}" if packed else field.name
-
-
-def literal_path(path: Path) -> str:
-    """`path` as a SQL string that names this file only, whatever wildcards stand in it."""
-    exact = re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''")
-    return f"'{exact}'"
 
 
 def columns_of(rules: Sequence[Rule], schema: pa.Schema) -> list[str]:

@@ -183,6 +183,15 @@ def find_partials(stock: Stock) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _is_ours(picture: str) -> bool:
+    """Whether a picture is named as those of grids are: people may keep others beside them."""
+    try:
+        partition = Partition.of_path(picture)
+    except (KeyError, ValueError, IndexError):
+        return False
+    return any(picture == partition.path("heatmap", suffix=suffix) for suffix in PICTURES)
+
+
 def find_orphans(stock: Stock) -> Iterator[Finding]:
     """What belongs to nothing: outputs without the layer that they are made from, pictures without a grid, events that no source lists."""
     remedy = "`bookmill clean` removes it; a run of its source makes it anew."
@@ -197,7 +206,7 @@ def find_orphans(stock: Stock) -> Iterator[Finding]:
                 what = f"Was made from {' or '.join(roots)} of {partition}, of which there is nothing any more."
                 # Only what says that it is ours may go.
                 yield Finding("orphan", file.path, what, remedy, remove=(file.path, *drawn) if file.footer else ())
-    for path in stock.pictures:
+    for path in filter(_is_ours, stock.pictures):
         if path not in gone and f"{path.rsplit('.', 1)[0]}.parquet" not in stock.files:
             yield Finding("orphan", path, "Is a picture without its grid.", remedy, remove=(path,))
     listed = {row["path"] for rows in stock.sources.values() for row in rows}

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
 from tasks.errors import StorageError
+from tasks.paths import files_below
 
 # What says that a source is decoded or a book is made; whoever sees it finds all that it speaks of.
 _LAST = ("sources", "bbo", "depth-bbo")
 # Made from books, each with a stamp of its own.
 _MADE_OF_BOOKS = ("ohlcv-", "bars-", "features", "mid-", "depth-features-", "certificate", "cbbo", "heatmap", "ledger", "mends")
 _OF_RUNS = ("reports", "runs")  # one file a run, no layer
-_ACCOUNTS = ("quarantine", "sources")  # one file a source, of no date
+_ACCOUNTS = ("quarantine", "mends", "sources")  # one file a source, of no date
 _SUFFIXES = {"runs": (".json",), "reports": (".html",), "heatmap": (".parquet", ".png", ".html")}
 FIRST, DONE, MADE, SHOWN = range(4)
 
@@ -106,7 +107,7 @@ def files_of(lake: Path) -> dict[str, Identity]:
         raise StorageError(f"There is no lake at {lake}. Give the folder that a run wrote to with --lake.")
     found = {}
     for layer in in_reading_order(entry.name for entry in os.scandir(lake) if entry.is_dir() and not entry.name.startswith(".")):
-        for path in _walk(lake / layer):
+        for path in files_below(lake / layer):
             name = path.relative_to(lake).as_posix()
             if belongs(name):
                 try:
@@ -114,18 +115,6 @@ def files_of(lake: Path) -> dict[str, Identity]:
                 except FileNotFoundError:  # a link to nothing, or removed just now
                     continue
     return found
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder; links to folders are followed, once each, as a layer may lie on another disk."""
-    seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield from (Path(parent) / name for name in sorted(names))
 
 
 def _value(name: str, key: str) -> str:

@@ -142,8 +142,8 @@ def _selected(store: Store, wanted: Selection) -> dict[str, Blob]:
     if not wanted.of_partitions:
         return found
     accounts = {name for name in found if name.startswith("sources/") and _covers(store, wanted, name, found)}
-    beside = {_quarantine_of(name) for name in accounts}
-    return {n: b for n, b in found.items() if not n.startswith(("sources/", "quarantine/")) or n in accounts or n in beside}
+    beside = {name for account in accounts for name in _beside(account)}
+    return {n: b for n, b in found.items() if not n.startswith(("sources/", "quarantine/", "mends/")) or n in accounts or n in beside}
 
 
 def _covers(store: Store, wanted: Selection, name: str, found: dict[str, Blob]) -> bool:
@@ -163,9 +163,10 @@ def _holds(store: Store, name: str, blob: Blob, file: BinaryIO) -> bool:
         return False
 
 
-def _quarantine_of(account: str) -> str:
+def _beside(account: str) -> tuple[str, str]:
+    """The rows that the decode of a source set aside, and those that were mended: without them a later replay would undo earlier ones."""
     _, dataset, name = account.split("/", 2)
-    return f"quarantine/{dataset}/source-{name}"
+    return f"quarantine/{dataset}/source-{name}", f"mends/{dataset}/source-{name}"
 
 
 def _work(groups: list[list[str]], transfer: Callable[[str], tuple[str, int]], result: Transfer, tell: _Tell) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from tasks.book_rows import LEVELS, cell_sql, depth_of
 from tasks.errors import StorageError, UsageError
+from tasks.paths import exact, files_below, literal_path
 from tasks.schemas import UNDEF_PRICE, level_fields
 
 _MACROS = (
@@ -27,7 +29,7 @@ def layers(lake: Path) -> dict[str, list[Path]]:
     found = {}
     for folder in sorted(lake.iterdir()):
         if folder.is_dir() and not folder.name.startswith("."):
-            files = sorted(f for f in folder.rglob("*.parquet") if not f.name.startswith("."))
+            files = sorted(f for f in files_below(folder) if f.suffix == ".parquet" and not f.name.startswith("."))
             if files:
                 found[folder.name] = files
     return found
@@ -54,13 +56,20 @@ def open_lake(lake: Path, *, threads: int | None = None, memory_bytes: int | Non
         for layer, files in found.items():
             _create_views(connection, lake, layer, files, taken=set(found))
         # Views are bound again at each use: their files must stay allowed, everything else on the machine or the network not.
-        connection.execute("SET allowed_directories = ?", [[f"{lake.resolve()}/"]])
+        connection.execute("SET allowed_directories = ?", [sorted(_folders(lake, found))])
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _folders(lake: Path, found: Mapping[str, Sequence[Path]]) -> set[str]:
+    """What may be read: the lake, as its name and as a pattern, and the folders to which links in it lead."""
+    root = lake.resolve()
+    real = {os.path.realpath(folder) for folder in {file.parent for files in found.values() for file in files}}
+    return {f"{folder}/" for folder in (str(root), exact(root), *(f for f in real if not f.startswith(f"{root}/")))}
 
 
 def query(lake: Path, sql: str, *, parameters: Sequence[object] = (), threads: int | None = None, memory_bytes: int | None = None) -> pa.Table:
@@ -91,11 +100,12 @@ def _create_views(connection: duckdb.DuckDBPyConnection, lake: Path, layer: str,
     dataset and date come from the file name; a filter on them still skips files unread. A view cannot hold parameters: names are quoted.
     """
     reading = "DESCRIBE FROM read_parquet($1, hive_partitioning = false, union_by_name = true)"
-    described = connection.execute(reading, [list(map(str, files))]).fetchall()
+    described = connection.execute(reading, [list(map(exact, files))]).fetchall()
     own = {row[0] for row in described}  # sources and ledger have dataset and date in the file
     parts = {part.partition("=")[0] for part in files[0].relative_to(lake).parts[:-1] if "=" in part}
     columns = [f"{_from_path(name)} AS {name}" for name in ("dataset", "date") if name in parts - own]
-    listed = ", ".join(_literal(str(f.resolve())) for f in files)
+    # Not where links lead to: dataset and date stand in the names that the lake has.
+    listed = ", ".join(literal_path(lake.resolve() / f.relative_to(lake)) for f in files)
     rest = _levels(files, own) if LEVELS in own else "* EXCLUDE (filename)"
     for name in dict.fromkeys((layer, alias(layer))):
         if name == layer or name not in taken:
@@ -119,10 +129,6 @@ def _levels(files: list[Path], own: set[str]) -> str:
 def _from_path(name: str) -> str:
     value = f"url_decode(regexp_extract(filename, '^.*/{name}=([^/]*)/', 1))"
     return f"{value}::DATE" if name == "date" else value
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _identifier(text: str) -> str:

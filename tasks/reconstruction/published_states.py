@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from tasks.book_rows import levels_of, read_rows
 from tasks.events_file import read_events
 from tasks.footers import read_facts
-from tasks.partitions import MboRecipe
 from tasks.reconstruction.rebuild import COLUMNS, REPLAY_ROWS, restore_closing
 from tasks.reconstruction.replay import Replay
 from tasks.reconstruction.sample_kernels import NEVER
@@ -128,11 +127,11 @@ def middles_of(lake: Path, events: list[str], key: str) -> np.ndarray:
     return np.concatenate([*found, np.array([low] if not ends[-1] else [], np.int64)])
 
 
-def replayed_states(lake: Path, facts: dict[str, Any], recipe: MboRecipe, depth: int, key: str, *, every_record: bool = True) -> Iterator[States]:
+def replayed_states(lake: Path, facts: dict[str, Any], depth: int, key: str, *, every_record: bool = True) -> Iterator[States]:
     """The book after every record of the events, or after every event end. facts: of the rebuilt partition."""
     replay = Replay(
         depth=depth, clock=facts["clock"], every_record=every_record, starts_empty=facts["starts_empty"], halts=facts["trading_states"],
-        contiguous=recipe.sequence == "contiguous", windows=[(0, NEVER)], interval_ns=NEVER // 2, batch_rows=REPLAY_ROWS,
+        contiguous=facts.get("contiguous", False), windows=[(0, NEVER)], interval_ns=NEVER // 2, batch_rows=REPLAY_ROWS,
     )  # fmt: skip
     if facts["carry"]:
         restore_closing(replay, lake / facts["carry"])

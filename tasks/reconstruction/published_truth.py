@@ -56,7 +56,7 @@ def compare_published(lake: Path, partition: Partition, published: str, recipe: 
     if facts.get("interval_ns"):
         # Where rows are left out, the touch before the first of a window stands in none of them.
         whole = ours["event_ends"] == ours["outputs"][names["rows"]]
-        book = Layer(lake / partition.path("bbo"), 1, "ts_recv") if whole else replayed_states(lake, ours, recipe, 1, "ts_recv", every_record=False)
+        book = Layer(lake / partition.path("bbo"), 1, "ts_recv") if whole else replayed_states(lake, ours, 1, "ts_recv", every_record=False)
         last = max(read_facts(lake / name)["last_ts_recv"] for name in ours["events"])
         _compare_samples(book, Layer(lake / published, 1, "ts_recv"), last, compared)
         return [compared.told(schema, "samples")]
@@ -66,7 +66,7 @@ def compare_published(lake: Path, partition: Partition, published: str, recipe: 
     middles = middles_of(lake, ours["events"], key)
     _compare_events(last_of_each_key(Layer(rows, depth, key)), truth, facts["suspect_rows"], middles, compared)
     each = Compared()
-    _compare_rows(replayed_states(lake, ours, recipe, depth, key), truth, each)
+    _compare_rows(replayed_states(lake, ours, depth, key), truth, each)
     return [compared.told(schema, "event ends"), each.told(schema, "rows")]
 
 

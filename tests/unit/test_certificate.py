@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.certify import recipe_of_lake
+from tasks.errors import UsageError
 from tasks.partitions import MboRecipe
 from tasks.reconstruction.rebuild import rebuild
 from tasks.schemas import F_LAST, F_SNAPSHOT, UNDEF_PRICE
@@ -152,14 +155,27 @@ def test_published_rows_are_not_held_against_a_book_that_is_suspect_for_a_quaran
     assert (row["states_compared"], row["states_matched"], row["detail"]["rows_not_claimed"]) == (2, 1, 2)
 
 
-def test_published_rows_are_not_held_against_a_book_that_is_suspect_for_a_gap(tmp_path):
+@pytest.mark.parametrize("of", ["the run", "the lake"])
+def test_published_rows_are_not_held_against_a_book_that_is_suspect_for_a_gap(of, tmp_path):
     clean = records_of((*CLEAR, 1), *(("A", "B", k * TICK, 1, k, F_LAST, k) for k in range(2, 6)))
     recipe = MboRecipe(depth=DEPTH, interval_ns=RECIPE.interval_ns, sequence="contiguous")
     rebuild(tmp_path, PARTITION, [write_events(tmp_path, np.delete(clean, 2))], recipe)
     write_published(tmp_path, vendor(clean, "record"), f"mbp-{DEPTH}", DEPTH)
     # The row of the missing number itself is held to the book that stood then, which claimed to be right.
-    row = only(certified(tmp_path, recipe), "published", "rows")
+    row = only(certified(tmp_path, recipe if of == "the run" else recipe_of_lake(tmp_path, PARTITION)), "published", "rows")
     assert (row["states_compared"], row["states_matched"], row["detail"]["rows_not_claimed"]) == (2, 1, 2)
+
+
+def test_the_options_of_a_book_are_those_it_was_made_with_and_not_those_of_a_deeper_layer_of_an_earlier_run(tmp_path):
+    records = records_of((*CLEAR, 1), *(("A", "B", k * TICK, 1, k, F_LAST, k) for k in range(2, 6)))
+    events = [write_events(tmp_path, records)]
+    rebuild(tmp_path, PARTITION, events, replace(RECIPE, depth=20))
+    rebuild(tmp_path, PARTITION, events, replace(RECIPE, clock="ts_event"))
+    found = recipe_of_lake(tmp_path, PARTITION)
+    assert (found.depth, found.clock) == (DEPTH, "ts_event")
+    (tmp_path / PARTITION.path(f"mbp-{DEPTH}")).unlink()
+    with pytest.raises(UsageError, match=f"no mbp-{DEPTH} layer"):
+        recipe_of_lake(tmp_path, PARTITION)
 
 
 @pytest.mark.parametrize("clock", ["ts_event", "ts_recv"])

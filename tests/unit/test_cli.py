@@ -299,8 +299,10 @@ def test_quarantined_rows_are_listed_with_reasons_and_exported_as_they_stood(boo
     assert sorted(int(words[4]) for words in listed) == [at - 1 for at in BAD]  # 0-based data rows
     code, out, err = bookmill("quarantine", "export", tmp_path / "bad", "--lake", lake)
     assert (code, err) == (0, "")
-    assert out == f"{tmp_path / 'bad' / 'SICK.csv.rows'}: 3 rows, one a line\n"
-    assert (tmp_path / "bad" / "SICK.csv.rows").read_text().splitlines() == list(BAD.values())
+    (exported,) = (tmp_path / "bad").iterdir()
+    assert re.fullmatch(r"[0-9a-f]{10}-SICK\.csv\.rows", exported.name)
+    assert out == f"{exported}: 3 rows, one a line\n"
+    assert exported.read_text().splitlines() == list(BAD.values())
 
 
 def test_sources_of_one_name_are_exported_to_files_of_their_own(bookmill, tmp_path):

@@ -287,8 +287,12 @@ def test_a_picture_without_its_grid_is_an_orphan(lake, day):
     pictures = [day.path("heatmap", suffix=suffix) for suffix in (".html", ".png")]
     assert wrong(lake) == [("orphan", picture) for picture in pictures]
     sizes = [(lake / picture).stat().st_size for picture in sorted(pictures, reverse=True)]
+    others = [lake / "heatmap" / "for-the-meeting.png", (lake / pictures[0]).with_name("part-1-17-annotated.html")]
+    for path in others:
+        path.write_bytes(b"somebody's own")
     assert sorted(clean(lake)[0], reverse=True) == list(zip(sorted(pictures, reverse=True), sizes, strict=True))
     assert wrong(lake) == []
+    assert all(path.exists() for path in others)
 
 
 def test_the_ledger_of_a_partition_that_is_gone_is_an_orphan(lake, day):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -65,8 +66,11 @@ def test_only_partial_files_of_the_dead_are_removed(tmp_path):
         far, far_and_old = left_by(replace(me, host="ffffffff")), left_by(replace(me, host="ffffffff"), FOREIGN_DEAD_S + 60)
         # A container of the same name has its own process ids: that this machine has none of that number says nothing.
         container = left_by(replace(me, space="ffffffff", pid=999_999_999))
+        others = tmp_path / ".upload-of-another-program.partial"  # a folder for CSV may be shared
+        others.write_bytes(b"theirs")
+        os.utime(others, (time.time() - FOREIGN_DEAD_S - 60,) * 2)
         assert sorted(remove_partials(tmp_path)) == sorted([dead, far_and_old])
-        assert all(path.exists() for path in (living, far, container))
+        assert all(path.exists() for path in (living, far, container, others))
         assert partial_owner(living.name) == (os.getpid(), True)
         assert partial_owner(far.name) == partial_owner(container.name) == (None, False)
         mine.commit()

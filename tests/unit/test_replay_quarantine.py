@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deployments import cli
+from deployments.quarantine import export_quarantine
 from deployments.replay_quarantine import replay_all
 from tasks.errors import SourceError, UsageError
 from tasks.locks import PARTITION, SOURCE, Claims, source_claim
@@ -295,6 +296,23 @@ def test_a_replay_waits_for_a_run_on_its_source_or_on_a_partition_of_it(kind, sp
         assert {k: v for k, v in data_of(lake).items() if not k.startswith("mends/")} == before
     thread.join(30)
     assert [d.replayed for d in done] == [4]
+
+
+def test_rows_mended_for_a_source_do_not_go_into_another_of_its_name_that_came_later(spoilt, tmp_path, capsys):
+    path, good = spoilt
+    other = tmp_path / "of another day" / path.name
+    other.parent.mkdir()
+    other.write_bytes(path.read_bytes().replace(b"no time", b"no  time"))
+    (lake, folder), sources = (tmp_path / "lake", tmp_path / "mend"), [source_of(path), source_of(other)]
+    for first, later in (sources, sources[::-1]):  # whichever of the two stands first in the lake
+        decode(first, lake, RECIPE)
+        (line,) = export_quarantine(lake, folder)
+        Path(line.split(": ")[0]).write_bytes(b"\n".join(good) + b"\n")
+        decode(later, lake, RECIPE)
+        assert replay_all([str(path), str(other)], lake, RECIPE, folder, [], "", "") == 0
+        assert (len(read_mends(lake, first)), read_mends(lake, later)) == (4, []), capsys.readouterr().out
+        shutil.rmtree(lake)
+        shutil.rmtree(folder)
 
 
 def test_the_command_takes_the_exported_file_with_mended_rows(spoilt, tmp_path, monkeypatch, capsys):

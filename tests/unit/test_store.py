@@ -81,6 +81,7 @@ def make_lake(lake: Path) -> Path:
     columns = {field.name: pa.nulls(2, field.type) for field in SOURCES} | {"path": pa.array(paths, SOURCES.field("path").type)}
     write_table(lake / "sources/dataset=GLBX.MDP3/0123456789.parquet", pa.table(columns), Stamp("s", "r"))
     write_table(lake / "quarantine/dataset=GLBX.MDP3/source-0123456789.parquet", pa.table({"reason": ["price"]}), Stamp("s", "r"))
+    write_table(lake / "mends/dataset=GLBX.MDP3/source-0123456789.parquet", pa.table({"source_row": [7]}), Stamp("s", "r"))
     for name, content in ((DAY.path("heatmap", suffix=".png"), b"\x89PNG"), ("reports/run.html", b"<p>"), ("runs/run.json", b"{}")):
         (lake / name).parent.mkdir(parents=True, exist_ok=True)
         (lake / name).write_bytes(content)

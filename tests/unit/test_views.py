@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from decimal import Decimal
 
@@ -51,6 +52,26 @@ def test_dataset_and_date_come_from_the_path_and_symbol_from_the_data(lake):
     sql = "SELECT dataset, date::VARCHAR AS date, symbol, count(*) AS n FROM bbo GROUP BY ALL ORDER BY ALL"
     found = [tuple(row.values()) for row in views.query(lake, sql).to_pylist()]
     assert found == [(p.dataset, p.date, p.symbol, 100 + i) for i, p in enumerate(PARTITIONS)]
+
+
+@pytest.mark.parametrize("linked", ["bbo", "bbo/dataset=GLBX.MDP3"])
+def test_a_folder_of_the_lake_may_be_a_link_to_another_disk(linked, lake, tmp_path):
+    before = views.query(lake, "SELECT dataset, count(*) AS n FROM bbo GROUP BY ALL ORDER BY ALL").to_pylist()
+    (tmp_path / "disk").mkdir()
+    shutil.move(lake / linked, tmp_path / "disk" / "moved")
+    (lake / linked).symlink_to(tmp_path / "disk" / "moved")
+    assert views.query(lake, "SELECT dataset, count(*) AS n FROM bbo GROUP BY ALL ORDER BY ALL").to_pylist() == before
+    with pytest.raises(UsageError, match="Permission"):
+        views.query(lake, f"SELECT * FROM read_parquet('{tmp_path}/disk/**/*.parquet')")
+
+
+def test_the_name_of_a_lake_may_have_wildcards_and_means_no_neighbour(lake, tmp_path):
+    wanted = views.query(lake, "SELECT count(*) AS n FROM bbo").to_pylist()
+    shutil.copytree(lake, tmp_path / "lake1")
+    lake.rename(tmp_path / "lake[1]")
+    for partition in PARTITIONS[1:]:
+        (tmp_path / "lake1" / partition.path("bbo")).unlink()
+    assert views.query(tmp_path / "lake[1]", "SELECT count(*) AS n FROM bbo").to_pylist() == wanted
 
 
 def test_a_filter_on_the_date_leaves_the_other_files_unread(lake):
