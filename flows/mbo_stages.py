@@ -27,7 +27,7 @@ from tasks.reconstruction.rebuild import in_time_order, is_rebuilt, rebuild_stam
 from tasks.reconstruction.task import BookJob, heatmap, reconstruct
 from tasks.scanning.decode import Decoded, is_decoded
 from tasks.scanning.gate_quarantine import quarantine_rows
-from tasks.scanning.inventory import scan
+from tasks.scanning.inventory import Inventory, scan
 from tasks.scanning.task import decode_sources
 from tasks.specs import parse_bar
 from validation import judge_process
@@ -55,11 +55,21 @@ class MboRun(ProofStages, BookRun[BookJob]):
         for entry in self.rejected:
             self.log.error("%s", entry["error"])
         if not inventory.files:
-            raise RunFailed("Nothing could run: " + " ".join(r["error"] for r in self.rejected), self.facts(sources).to_json(), 2)
+            raise RunFailed(f"Nothing could run: {self._why_nothing(inventory)}", self.facts(sources).to_json(), 2)
         self.published = list(inventory.published)
         for file in inventory.files:
             self.progress.expect(file.name, file.rows, file.size)
         return list(inventory.files)
+
+    def _why_nothing(self, inventory: Inventory) -> str:
+        """What was found in the place of sources with events."""
+        told = [r["error"] for r in self.rejected]
+        if inventory.published:
+            names = ", ".join(file.name for file in inventory.published[:5]) + (" and others" if len(inventory.published) > 5 else "")
+            told.append(f"{names}: books that a vendor rebuilt. They prove books and make none; give the events (schema mbo) of the same time, too.")
+        elif not told:
+            told.append("there is no file of a format that holds orders.")
+        return " ".join(told)
 
     def decode(self, files: list[SourceFile], salvage: bool) -> list[BookJob]:
         """Events files of every source; partitions in order."""
@@ -72,8 +82,9 @@ class MboRun(ProofStages, BookRun[BookJob]):
         found = [o.value for o in outcomes]
         self.decoded = [is_decoded(d.source, self.lake, self.recipe, salvage=salvage) or d for d in found]
         parts: dict[Partition, list[Any]] = defaultdict(list)
-        for decoded in self.decoded:
+        for decoded, then in zip(self.decoded, found, strict=True):
             self.progress.finish(decoded.source.name)
+            self._tell_lost(decoded, new=not then.skipped)
             for part in decoded.parts:
                 parts[part.partition].append(part)
         limited = self.recipe.filter.start_ns is not None or self.recipe.filter.end_ns is not None or self.recipe.filter.hours is not None
@@ -82,6 +93,17 @@ class MboRun(ProofStages, BookRun[BookJob]):
             windows = tuple(output_windows(self.recipe.filter, partition.date)) if limited else None
             jobs.append(BookJob(partition, tuple(sorted(p.path for p in parts[partition])), windows, None, sum(p.rows for p in parts[partition])))
         return self.known(jobs)
+
+    def _tell_lost(self, decoded: Decoded, *, new: bool) -> None:
+        """Say where nothing came out of a source, and where rows of a new one were set aside; one of which no row could be read has failed."""
+        name, rows, bad = decoded.source.name, decoded.rows_in, decoded.rows_quarantined
+        where = f"{bad:,} of {rows:,} rows are in quarantine: `bookmill quarantine list --lake {self.lake}` says why"
+        if bad and bad == rows:
+            self.fail(name, "decode", f"BadRows: {where}.")
+        elif rows and not decoded.rows_out:
+            self.log.warning("%s: none of its %d rows is an event that the filter wants (%d are in quarantine)", name, rows, bad)
+        elif bad and new:
+            self.log.warning("%s: %s", name, where)
 
     def gate_events(self, jobs: list[BookJob]) -> list[BookJob]:
         """Judge the events; rows that may not go on are quarantined, files that may not are failed."""

@@ -129,7 +129,8 @@ def test_bad_files_are_told_and_cost_nothing_else(server, sources, tmp_path):
     assert {r["status"] for r in query(lake, "select distinct status from bbo where symbol = 'SICK'").to_pylist()} == {"valid", "suspect"}
     code, output = bookmill(["quarantine", "export", str(tmp_path / "bad"), "--lake", str(lake)], *server, tmp_path / "log2")
     assert code == 0, output
-    assert (tmp_path / "bad" / "SICK.csv.rows").read_text().splitlines() == [rows[100], rows[200], rows[300]]
+    (exported,) = (tmp_path / "bad").glob("*-SICK.csv.rows")
+    assert exported.read_text().splitlines() == [rows[100], rows[200], rows[300]]
 
 
 def test_a_run_that_finds_no_source_says_so_and_exits_with_2(server, tmp_path):
@@ -139,6 +140,35 @@ def test_a_run_that_finds_no_source_says_so_and_exits_with_2(server, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_source_of_which_nothing_comes_is_told(server, tmp_path):
+    folder, lake = tmp_path / "in", tmp_path / "lake"
+    folder.mkdir()
+    head = "ts_event,action,side,price,size,order_id,is_last"
+    # Times as DuckDB writes them; the parser takes none with "+00" after it.
+    (folder / "NONE.csv").write_text("\n".join([head, *(f"2025-10-22 11:01:0{k}.123456+00,A,B,100.25,1,{k + 1},1" for k in range(9))]) + "\n")
+    (folder / "SOME.csv").write_text(f"{head}\n1761139800000000000,R,N,,0,0,1\n1761139800000000001,A,B,nan,5,1,1\n")
+    code, output = bookmill(["run", "mbo", str(folder), "--lake", str(lake)], *server, tmp_path / "log")
+    flat = " ".join(output.split())
+    assert code == 1, output
+    assert "decode NONE.csv: BadRows: 9 of 9 rows are in quarantine" in flat
+    assert "SOME.csv: 1 of 2 rows are in quarantine" in flat
+    code, output = bookmill(["run", "mbo", str(folder / "SOME.csv"), "--symbols", "SMOE", "--lake", str(lake / "2")], *server, tmp_path / "2")
+    assert (code, "SOME.csv: none of its 2 rows is an event that the filter wants" in " ".join(output.split())) == (0, True), output
+
+
+def test_a_run_that_finds_only_books_of_others_says_what_it_needs(server, tmp_path):
+    head = "ts_recv,ts_event,rtype,publisher_id,instrument_id,action,side,depth,price,size,flags,ts_in_delta,sequence"
+    level = ",".join(f"{kind}_00" for kind in ("bid_px", "ask_px", "bid_sz", "ask_sz", "bid_ct", "ask_ct"))
+    row = "1761139800000000000,1761139800000000000,1,2,7,A,B,0,100.0,5,128,0,1,100.0,,5,0,1,0,X"
+    (tmp_path / "x.mbp-1.csv").write_text(f"{head},{level},symbol\n{row}\n")
+    code, output = bookmill(["run", "mbo", str(tmp_path / "x.mbp-1.csv"), "--lake", str(tmp_path / "lake")], *server, tmp_path / "log")
+    assert (code, "Nothing could run: x.mbp-1.csv: books that a vendor rebuilt" in " ".join(output.split())) == (2, True), output
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "readme.md").write_text("hello")
+    code, output = bookmill(["run", "mbo", str(tmp_path / "in"), "--lake", str(tmp_path / "lake")], *server, tmp_path / "log2")
+    assert (code, "Nothing could run: there is no file of a format that holds orders." in " ".join(output.split())) == (2, True), output
+
+
 @pytest.mark.parametrize(("options", "told"), [("size=1500k", "disk is full"), ("size=8m,ro", "read-only")])
 def test_a_full_or_read_only_disk_is_told_and_leaves_nothing_partial(server, sources, tmp_path, options, told):
     disk = tmp_path / "disk"
