@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from deployments import screen
 from tasks.errors import UsageError
@@ -77,7 +78,7 @@ def _print_table(certificates: Sequence[Certificate]) -> None:
     console = screen.console()
     for certificate in certificates:
         style = _STYLES[certificate.verdict]
-        console.print(f"{certificate.partition}: [{style}]{certificate.verdict.replace('_', ' ')}[/{style}]")
+        console.print(Text.assemble(f"{certificate.partition}: ", (certificate.verdict.replace("_", " "), style)))
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for row in certificate_facts(certificate):
             if row["truth"] != "none":
@@ -87,7 +88,7 @@ def _print_table(certificates: Sequence[Certificate]) -> None:
     console.print(f"{said.count('matched'):,} matched, {said.count('diverged'):,} diverged, {said.count('no_truth'):,} without a truth")
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any]) -> list[str | Text]:
     verdict, style = row["verdict"].replace("_", " "), _STYLES[row["verdict"]]
     if row["truth"] == "integrity":  # a crossed book can be real: no verdict over the rebuild
         verdict, style = ("crossed", "yellow") if row["verdict"] == "diverged" else ("never crossed", "green")
@@ -95,4 +96,4 @@ def _cells(row: dict[str, Any]) -> list[str]:
     found = difference_text(row)
     told = f"first difference {found}" if found else f"to {row['last_compared']}"
     source = Path(row["source"]).parts[0] if row["truth"] == "opening" else row["source"]
-    return [row["truth"], source, f"[{style}]{verdict}[/{style}]", states, levels, told]
+    return [row["truth"], source, Text(verdict, style), states, levels, told]

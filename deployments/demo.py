@@ -31,12 +31,19 @@ def generate_file(path: Path, records: int, format: str, symbols: str, seed: int
 
     if format not in FORMATS:
         raise UsageError(f"format is {format!r}; allowed: {', '.join(FORMATS)}")
-    names = tuple(f"SYM{i:04d}" for i in range(int(symbols))) if symbols.isdigit() else tuple(s.strip() for s in symbols.split(",") if s.strip())
+    names = _symbols(symbols)
     start = time.perf_counter()
     facts = write_session(SessionSpec(records=records, seed=seed, symbols=names, date=date), path, format)
     seconds, megabytes = time.perf_counter() - start, path.stat().st_size / 1e6
     many = f"{len(names)} symbol{'s' if len(names) != 1 else ''}"
     print(f"{path}: {facts.records:,} records of {many} in {seconds:.1f} s ({megabytes:.1f} MB)")
+
+
+def _symbols(text: str) -> tuple[str, ...]:
+    """Names given by commas, or as many as a number says."""
+    if text.isascii() and text.isdigit():
+        return tuple(f"SYM{i:04d}" for i in range(int(text)))
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def generate_archive(folder: Path, symbol: str, date: str, depth: int, interval: str, gaps: int, outage: str, seed: int) -> None:

@@ -65,7 +65,9 @@ def deploy(settings: Settings, lake: Path | None = None) -> list[str]:
 
 
 def _existing(client: SyncPrefectClient, names: list[str]) -> dict[str, DeploymentResponse]:
-    return {found.name: found for found in client.read_deployments(deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=names)))}
+    """Ours by name, which is that of their flow, too: other projects on the server may have deployments of the same name."""
+    of_name = client.read_deployments(deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=names)))
+    return {found.name: found for found in of_name if client.read_flow(found.flow_id).name == found.name}
 
 
 def _keep(deployment: dict[str, Any], before: DeploymentResponse | None, first: str, lake: Path | None) -> None:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.markup import escape
+from rich.text import Text
 
 from deployments import screen
 from tasks.publishing.cleaning import clean
@@ -29,7 +29,7 @@ def print_checkup(lake: Path, as_json: bool, deep: bool) -> int:
         found = list(group)
         for finding in found[:SHOWN]:
             style = "red" if finding.wrong else "yellow"
-            console.print(f"[{style}]{kind}[/{style}] {escape(finding.path)}: {escape(finding.what)} {escape(finding.remedy)}")
+            console.print(Text.assemble((kind, style), f" {finding.path}: {finding.what} {finding.remedy}"))
         if len(found) > SHOWN:
             console.print(f"{kind}: {len(found) - SHOWN:,} more; --json lists all")
     wrong = sum(finding.wrong for finding in checkup.findings)

@@ -41,7 +41,7 @@ def numbers(text: str, option: str) -> list[int]:
     from tasks.errors import UsageError
 
     parts = split(text)
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isascii() and part.isdigit() for part in parts):
         raise UsageError(f"{option} is {text!r}; allowed: numbers separated by commas, such as 1,2")
     return [int(part) for part in parts]
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
+from rich.text import Text
 
 from config.settings import Settings, load
 from deployments import screen
@@ -80,8 +80,8 @@ def print_unfinished(lake: Path, settings: Settings, api_url: str | None, as_jso
     console = screen.console(soft_wrap=True)
     for run in found:
         style, there = ("yellow" if run.alive else "red"), f", on the server {run.server}" if run.server else ""
-        where = f" into {escape(run.lake)}" if Path(run.lake) != lake else ""  # of a lake that only the server knows
-        console.print(f"[{style}]{escape(run.run)}[/{style}] {run.flow}{where}, started {run.started}{there}: {escape(run.why)}")
+        where = f" into {run.lake}" if Path(run.lake) != lake else ""  # of a lake that only the server knows
+        console.print(Text.assemble((run.run, style), f" {run.flow}{where}, started {run.started}{there}: {run.why}"))
     over = [run for run in found if not run.alive]
     if not found:
         console.print(f"No run of {lake} is unfinished.")

@@ -11,8 +11,11 @@ COLUMNS = 180
 
 
 def console(*, soft_wrap: bool = False) -> Console:
-    """A console on standard output, without colours for numbers; soft_wrap: lines are never broken by us."""
-    return Console(highlight=False, soft_wrap=soft_wrap, width=None if sys.stdout.isatty() else COLUMNS)
+    """A console on standard output, without colours for numbers; soft_wrap: lines are never broken by us.
+
+    Names and values of sources may hold brackets: no text is taken for markup, and what is coloured is a `Text`.
+    """
+    return Console(highlight=False, markup=False, soft_wrap=soft_wrap, width=None if sys.stdout.isatty() else COLUMNS)
 
 
 def not_read(path: object, why: object) -> str:

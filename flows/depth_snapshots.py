@@ -9,7 +9,7 @@ from prefect import flow
 from config.settings import load
 from flows.confinement import confine
 from flows.depth_stages import DepthRun
-from flows.options import depth_recipe_of
+from flows.options import check_count, depth_recipe_of
 
 
 @flow(
@@ -67,6 +67,8 @@ def depth_snapshots(
         profile: laptop, server or ci; empty for the default.
         settings: settings by name, such as workers or memory_bytes, over all others (`bookmill config show` lists them).
     """
+    check_count("heatmaps", heatmaps)
+    check_count("limit", limit)
     confine(settings, sources=sources, lake=lake, csv=csv, temp_dir=temp_dir, dask_address=dask_address)
     recipe = depth_recipe_of(
         depths=depths, interval=interval, clock=clock, stale_after=stale_after, on_book_error=on_book_error, bars=bars, updates=updates

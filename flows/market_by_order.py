@@ -9,7 +9,7 @@ from prefect import flow
 from config.settings import load
 from flows.confinement import confine
 from flows.mbo_stages import MboRun
-from flows.options import recipe_of
+from flows.options import check_count, recipe_of
 
 
 @flow(
@@ -74,6 +74,7 @@ def market_by_order(
         profile: laptop, server or ci; empty for the default.
         settings: settings by name, such as workers or memory_bytes, over all others (`bookmill config show` lists them).
     """
+    check_count("heatmaps", heatmaps)
     confine(settings, sources=sources, lake=lake, dask_address=dask_address)
     recipe = recipe_of(
         symbols=symbols, publishers=publishers, start=start, end=end, hours=hours, zone=zone, depth=depth, interval=interval, bars=bars,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.util import find_spec
@@ -51,12 +52,21 @@ def depth_recipe_of(
     )  # fmt: skip
 
 
+def check_count(name: str, value: int) -> int:
+    """`value` when it can be a number of things. Raises UsageError: -1 would leave out the last one, where it is taken for all."""
+    if value < 0:
+        raise UsageError(f"{name} is {value}; allowed: 0 or more")
+    return value
+
+
 def check_runner(runner: str, dask_address: str) -> str:
     """`runner` when it may be chosen here. Raises UsageError."""
     if runner not in RUNNERS:
         raise UsageError(f"runner is {runner!r}; allowed: {', '.join(RUNNERS)}")
     if dask_address and runner != "dask":
         raise UsageError(f"dask_address is {dask_address!r} and the runner is {runner}; say --runner dask, or leave the address out")
+    if dask_address and not re.fullmatch(r"((tcp|tls|ws|wss|ucx)://)?[^\s:/]+:\d+", dask_address):
+        raise UsageError(f"dask_address is {dask_address!r}; allowed: that of a scheduler, such as tcp://10.0.0.5:8786")
     if runner == "dask" and find_spec("prefect_dask") is None:
         raise UsageError("The runner dask needs prefect-dask, which is not installed here: pip install -c deployments/constraints.txt -e '.[dask]'")
     return runner
@@ -67,12 +77,13 @@ def _stale_after(text: str) -> int | None:
 
 
 def parse_time(text: str, zone: str, option: str) -> int:
-    """ns UTC of an ISO 8601 date or time with up to nine decimals; without an offset it is in `zone`."""
-    whole, _, rest = text.partition(".")
+    """ns UTC of an ISO 8601 date or time with up to nine decimals of a second; without an offset it is in `zone`."""
+    whole, point, rest = text.replace(",", ".").partition(".")
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     try:
         moment = datetime.fromisoformat(whole + rest[len(digits) :])
-        if len(digits) > 9:
+        # The standard allows decimals of minutes and hours, too; nobody writes them, and they are not taken for those of seconds.
+        if len(digits) > 9 or (point and not (digits and re.search(r"[T ]\d\d:?\d\d:?\d\d$", whole))):
             raise ValueError
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=ZoneInfo(zone))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from flows.options import check_count
 from flows.plan_sources import Found, look_for_depth, look_for_orders
 from tasks.aggregation.aggregate import aggregate_layers, aggregate_stamp
 from tasks.aggregation.depth_aggregate import DepthAggregates, depth_aggregate_layers, depth_aggregate_stamp
@@ -78,6 +79,7 @@ def plan_depth(
     start: str = "", end: str = "", limit: int = 0, settle_s: float = 0, keep: bool = True,
 ) -> Planned:  # fmt: skip
     """As `plan_orders`, for depth feeds; CSV files outside of the lake are not looked at."""
+    check_count("limit", limit)
     look = look_for_depth(sources, lake, dataset, settle_s=settle_s, keep=keep)
     upper = {pair.upper() for pair in pairs}
     fitting = [f for f in look.files if _within(f.file, start, end) and (not dates or f.file.dates[0] in dates)]

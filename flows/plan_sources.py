@@ -20,8 +20,8 @@ from typing import Any
 from tasks.errors import BookmillError, SourceError
 from tasks.partitions import SourceFile, digest
 from tasks.publishing.freshness_catalog import FOLDER
-from tasks.scanning.depth_sources import scan_depth
-from tasks.scanning.inventory import expand, scan, verify_unchanged
+from tasks.scanning.depth_sources import DepthInventory, scan_depth
+from tasks.scanning.inventory import Inventory, expand, scan, verify_unchanged
 from tasks.schemas import CODE_VERSION
 from tasks.storage import atomic_file
 
@@ -58,7 +58,7 @@ def look_for_orders(sources: Sequence[str], lake: Path, dataset: str = "", symbo
 
     def describe(given: str) -> tuple[list[Found], str]:
         inventory = scan([given], dataset=dataset or None, symbol=symbol or None)
-        return [Found(f) for f in (*inventory.files, *inventory.published)], " ".join(str(r.error) for r in inventory.rejected if r.path != given)
+        return [Found(f) for f in (*inventory.files, *inventory.published)], _told(inventory, given)
 
     look = _look(sources, lake, digest(["mbo", dataset, symbol]), describe, settle_s, keep)
     kept: dict[str, Found] = {}
@@ -73,9 +73,14 @@ def look_for_depth(sources: Sequence[str], lake: Path, dataset: str = "", *, set
 
     def describe(given: str) -> tuple[list[Found], str]:
         inventory = scan_depth([given], dataset=dataset)
-        return [Found(s.file, s.kind, s.depth) for s in inventory.files], " ".join(str(r.error) for r in inventory.rejected if r.path != given)
+        return [Found(s.file, s.kind, s.depth) for s in inventory.files], _told(inventory, given)
 
     return _look(sources, lake, digest(["depth", dataset]), describe, settle_s, keep)
+
+
+def _told(inventory: Inventory | DepthInventory, given: str) -> str:
+    """Why a path cannot be used; that a pattern leads to nothing is told by who expands it."""
+    return " ".join(str(r.error) for r in inventory.rejected if r.path != given or os.path.lexists(given))
 
 
 def _look(sources: Sequence[str], lake: Path, key: str, describe: Describe, settle_s: float, keep: bool) -> Look:
@@ -93,7 +98,9 @@ def _look(sources: Sequence[str], lake: Path, key: str, describe: Describe, sett
         entry = known.get(path)
         identity = _identity(path)
         if entry is None or entry["identity"] != identity:
-            entry = {"identity": identity, "seen_ns": now, "files": None, "error": ""}
+            entry = {"identity": identity, "seen_ns": now, "files": None, "error": "", "named": named[path]}
+        elif entry.get("named") != named[path]:  # of what somebody names it is told why it cannot be used; side material of a folder is passed over
+            entry = entry | {"files": None, "named": named[path]}
         elif entry["files"] is not None and not _still_so(entry["files"]):
             entry = entry | {"files": None}
         entries[path] = entry

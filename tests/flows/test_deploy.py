@@ -91,6 +91,22 @@ def test_deploying_twice_gives_the_same_and_keeps_what_people_set(server, place)
     assert len(third["schedules"]) == len(again["schedules"])
 
 
+def test_a_deployment_of_that_name_of_another_project_is_left_alone_and_gives_nothing(server, place):
+    theirs = ask(server, "/flows/", {"name": "warehouse-etl"})
+    every = {"schedule": {"cron": "*/10 * * * *", "timezone": "UTC"}, "active": True, "slug": "every-ten"}
+    body = {"name": "backfill", "flow_id": theirs["id"], "parameters": {"table": "orders", "lake": "/theirs"}, "schedules": [every]}
+    other = ask(server, "/deployments/", body)
+    try:
+        deploy(server, place, "--lake", str(place / "lake"))
+        found = {d["id"]: d for d in ask(server, "/deployments/filter", {}) if d["name"] == "backfill"}
+        assert found.pop(other["id"])["parameters"] == body["parameters"]
+        (ours,) = found.values()
+        assert "table" not in ours["parameters"]
+        assert "every-ten" not in {s["slug"] for s in ours["schedules"]}
+    finally:
+        ask(server, f"/deployments/{other['id']}", method="DELETE")
+
+
 def prefect(url: str, place: Path, *arguments: str) -> tuple[int, str]:
     environ = {**os.environ, "PREFECT_API_URL": url, "PREFECT_HOME": str(place)}
     command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]

@@ -305,6 +305,17 @@ def test_quarantined_rows_are_listed_with_reasons_and_exported_as_they_stood(boo
     assert exported.read_text().splitlines() == list(BAD.values())
 
 
+def test_brackets_in_names_and_values_are_shown_as_they_stand(bookmill, tmp_path):
+    path, lake = tmp_path / "ES[b].csv", tmp_path / "lake"
+    path.write_text("ts_event,action,side,price,size,order_id,is_last\n1761139800000000000,R,N,,0,0,1\n1761139800000000001,[/b],B,1,1,1,1\n")
+    (source,) = scan([path], symbol="ES[front]").files
+    decode(source, lake, MboRecipe())
+    code, out, err = bookmill("quarantine", "list", "--lake", lake)
+    assert (code, err, "ES[b].csv" in out, "[/b]" in out) == (0, "", True, True), out
+    code, out, err = bookmill("run", "mbo", path, "--symbol", "ES[front]", "--lake", lake, "--dry-run")
+    assert (code, "ES[front]" in out) == (0, True), out + err
+
+
 def test_sources_of_one_name_are_exported_to_files_of_their_own(bookmill, tmp_path):
     head, good = "ts_event,action,side,price,size,order_id,is_last", "1761139800000000000,R,N,,0,0,1"
     for folder, bad in (("a", BAD[100]), ("b", BAD[200])):

@@ -211,6 +211,20 @@ def test_a_file_is_read_again_only_when_it_changed(place, monkeypatch):
     assert len(scanned) == 3
 
 
+def test_a_file_that_somebody_names_is_told_where_it_cannot_be_used_and_side_material_of_a_folder_is_not(place):
+    bad, aside = place / "in" / "bad.dbn.zst", place / "in" / "README.md"
+    bad.write_bytes(b"garbage")
+    aside.write_text("what these files are")
+    folder = [str(place / "in")]
+
+    def rejected(sources: list[str]) -> list[str]:
+        return [Path(path).name for path, _ in plan_orders(sources, place / "lake", RECIPE).rejected]
+
+    assert rejected(folder) == ["bad.dbn.zst"]
+    assert rejected([*folder, str(bad), str(aside)]) == ["README.md", "bad.dbn.zst"]
+    assert rejected(folder) == ["bad.dbn.zst"]  # whatever is remembered of the look before
+
+
 def test_the_command_prints_states_filters_them_and_tells_by_its_code_whether_something_is_left(place, monkeypatch, capsys):
     def bookmill(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["bookmill", "plan", "mbo", str(place / "in"), "--lake", str(place / "lake"), *arguments])
