@@ -21,13 +21,13 @@ from tasks.partitions import SourceFile
 from tasks.scanning.batches import BadRow, RawBatch
 from tasks.scanning.chunks import ByteStream, read_ahead
 from tasks.scanning.dbn_kernels import DAY_NS, NO_TIME, count_mbo, split_records, walk_records
-from tasks.scanning.symbols import EPOCH, DatedSymbols, SymbolCodes, metadata_intervals
+from tasks.scanning.symbols import EPOCH, FOREVER, DatedSymbols, SymbolCodes, metadata_intervals
 from tasks.schemas import EVENT_DTYPES, MBO_RECORD
 
 VERSIONS = (1, 2, 3)
 SYMBOL_MAPPING = 22
-# Length of a symbol mapping record -> where its output symbol stands (version 1; versions 2 and 3).
-MAPPED_SYMBOL = {80: slice(38, 60), 176: slice(89, 160)}
+# Length of a symbol mapping record -> where its symbol in, its symbol out and its start and end times stand (version 1; versions 2 and 3).
+_MAPPING_LAYOUTS = {80: (slice(16, 38), slice(38, 60), 64), 176: (slice(17, 88), slice(89, 160), 160)}
 _MAX_HEADER = 1 << 28  # a longer one is a damaged length: 1M mapped symbols need 150 MB
 _MAX_DAYS = 40_000  # of a promised span; more is an open or damaged one
 _GET_AGAIN = "Fetch the file again, or convert the part that is whole"
@@ -162,7 +162,8 @@ class DbnReader:
                 broken, starts, is_mbo, end = self._locate(data, at, batch_rows)
                 if not len(starts):
                     break
-                yield self._batch(data, starts, is_mbo, base)
+                for low, high in stretches(data, starts, is_mbo):
+                    yield self._batch(data, starts[low:high], None if is_mbo is None else is_mbo[low:high], base)
                 at = end
             if broken:
                 problem = (
@@ -225,11 +226,9 @@ class DbnReader:
     def _other(self, data: np.ndarray, start: int) -> tuple[str, str, int]:
         """Reason, detail and symbol of a record that is not mbo; a symbol mapping is also applied."""
         record = self._bytes(data, start)
-        rtype, instrument_id, ts_event = record[1], *struct.unpack_from("<IQ", record, 4)
-        symbol = record[MAPPED_SYMBOL.get(len(record), slice(0))].split(b"\0")[0].decode("ascii", "replace")
-        if rtype == SYMBOL_MAPPING and symbol and ts_event < 2**63:
-            self._codes.learn(instrument_id, ts_event, symbol)
-        return "not_mbo", f"record type {rtype}, {len(record)} bytes", -1
+        if found := mapping_of(record, bool(self.header.metadata.ts_out)):
+            self._codes.learn(*found)
+        return "not_mbo", f"record type {record[1]}, {len(record)} bytes", -1
 
     def _untimed(self, record: np.void, fault: int) -> tuple[str, str, int]:
         ts_event, ts_recv = int(record["ts_event"]), int(record["ts_recv"])
@@ -246,3 +245,33 @@ class DbnReader:
             BadRow(place, first + i, base + int(starts[i]), self._bytes(data, int(starts[i])), reason, detail, symbol)
             for place, (i, reason, detail, symbol) in zip(before, bad, strict=True)
         ]
+
+
+def mapping_of(record: bytes, ts_out: bool) -> tuple[int, int, int, str] | None:
+    """(instrument_id, first day, end day, symbol) of a record, None where it is no symbol mapping or one without a symbol.
+
+    As in Databento's own InstrumentMap the days are those of start_ts and end_ts, whatever ts_event says, a time that is not set leaves that end
+    open, and where the symbol out is a number the symbol in is the name. ts_out: each record ends with its 8 bytes of send time.
+    """
+    layout = _MAPPING_LAYOUTS.get(len(record) - 8 * ts_out)
+    if record[1] != SYMBOL_MAPPING or layout is None:
+        return None
+    into, out = (record[part].split(b"\0")[0].decode("ascii", "replace") for part in layout[:2])
+    start, end = struct.unpack_from("<QQ", record, layout[2])
+    first = start // DAY_NS if start < 2**63 else 0
+    last = -(-end // DAY_NS) if first * DAY_NS < end < 2**63 else FOREVER
+    symbol = into if into and out.isdigit() else out
+    return (struct.unpack_from("<I", record, 4)[0], first, last, symbol) if symbol else None
+
+
+def stretches(data: np.ndarray, starts: np.ndarray, wanted: np.ndarray | None) -> list[tuple[int, int]]:
+    """(first, end) of the parts in which the records at `starts` become batches: a symbol mapping behind wanted records begins a new part.
+
+    All mappings of a batch are applied before its records are named, and a mapping is to name what follows it only. wanted None: all are.
+    """
+    if wanted is None:
+        return [(0, len(starts))]
+    others = np.flatnonzero(~wanted)
+    mappings = others[data[starts[others] + 1] == SYMBOL_MAPPING]
+    cuts = mappings[np.diff(np.cumsum(wanted)[mappings], prepend=0) > 0].tolist()
+    return list(zip([0, *cuts], [*cuts, len(starts)], strict=True))

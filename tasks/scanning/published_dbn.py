@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from tasks.errors import CorruptSource, SchemaMismatch
 from tasks.partitions import SourceFile
 from tasks.scanning.batches import BadRow
 from tasks.scanning.chunks import ByteStream, read_ahead
-from tasks.scanning.dbn import MAPPED_SYMBOL, SYMBOL_MAPPING, DbnHeader, read_metadata
+from tasks.scanning.dbn import DbnHeader, mapping_of, read_metadata, stretches
 from tasks.scanning.published_batches import INSTRUMENT, TS_EVENT, TS_RECV, PublishedBatch, columns_of
 from tasks.scanning.published_formats import DBN_SCHEMAS, Published
 from tasks.scanning.published_kernels import FIRST_LEVEL, LEVEL_BYTES, split_published, walk_published
@@ -73,7 +72,8 @@ class PublishedDbn:
                 broken, count, end = walk_published(data, at, size, self._rtype, starts, wanted)
                 if not count:
                     break
-                yield self._batch(data, starts[:count], wanted[:count], base)
+                for low, high in stretches(data, starts[:count], wanted[:count]):
+                    yield self._batch(data, starts[low:high], wanted[low:high], base)
                 at = end  # what stands before a break comes first; the next call finds the break at once
             if broken:
                 problem = f"the record there has length {4 * int(data[at])}, which no record of its type has"
@@ -103,10 +103,8 @@ class PublishedDbn:
 
     def _other(self, data: np.ndarray, start: int, before: int, row: int, base: int) -> BadRow:
         record = _bytes(data, start)
-        instrument_id, ts_event = struct.unpack_from("<IQ", record, 4)
-        symbol = record[MAPPED_SYMBOL.get(len(record), slice(0))].split(b"\0")[0].decode("ascii", "replace")
-        if record[1] == SYMBOL_MAPPING and symbol and ts_event < 2**63:
-            self._codes.learn(instrument_id, ts_event, symbol)
+        if found := mapping_of(record, bool(self.header.metadata.ts_out)):
+            self._codes.learn(*found)
         return BadRow(before, row, base + start, record, "not_published", f"record type {record[1]}, {len(record)} bytes")
 
 

@@ -55,9 +55,9 @@ class DatedSymbols:
                 return symbol
         return str(instrument_id)
 
-    def learn(self, instrument_id: int, first: int, symbol: str) -> None:
-        """From day `first` on, `instrument_id` means `symbol` (a mapping record inside a stream)."""
-        self._intervals.setdefault(instrument_id, []).insert(0, (first, FOREVER, symbol))
+    def learn(self, instrument_id: int, first: int, end: int, symbol: str) -> None:
+        """From day `first` to `end` (exclusive) `instrument_id` means `symbol` (a mapping record inside a stream)."""
+        self._intervals.setdefault(instrument_id, []).insert(0, (first, end, symbol))
 
 
 class SymbolCodes:
@@ -107,8 +107,8 @@ class SymbolCodes:
         self._keys[slot], self._values[slot] = key, value
         self._used += 1
 
-    def learn(self, instrument_id: int, ts: int, symbol: str) -> None:
-        """A mapping record met in the stream: from its day on the id means `symbol`."""
-        self._dated.learn(instrument_id, ts // DAY_NS, symbol)
+    def learn(self, instrument_id: int, first: int, end: int, symbol: str) -> None:
+        """A mapping record met in the stream: from day `first` to `end` (exclusive) the id means `symbol`."""
+        self._dated.learn(instrument_id, first, end, symbol)
         if self._used:
             self._forget()

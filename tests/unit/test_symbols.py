@@ -47,6 +47,57 @@ def test_a_live_capture_takes_its_symbols_from_the_mapping_records(tmp_path, wor
     assert header_of(path).promise() == ((), ())
 
 
+def mapped(name_in: str, name_out: str, start: int = 0, end: int = 0, ts_event: int = naive.START, ts_out: bool = False, version: int = 3) -> bytes:
+    """A symbol mapping record of instrument 7, of `version`; of a live gateway that sends times with the time behind it."""
+    if version == 1:
+        words, body = 20, name_in.encode().ljust(22, b"\0") + name_out.encode().ljust(22, b"\0") + bytes(4)
+    else:
+        words, body = 44, b"\1" + name_in.encode().ljust(71, b"\0") + b"\0" + name_out.encode().ljust(71, b"\0")
+    record = naive.other(22, words, 7, ts_event, body + start.to_bytes(8, "little") + end.to_bytes(8, "little"))
+    return bytes([words + 2]) + record[1:] + b"\1" * 8 if ts_out else record
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 3, 100])
+def test_a_mapping_record_names_what_follows_it_and_nothing_before_it(tmp_path, batch_rows):
+    orders = [naive.mbo(instrument_id=7, ts_recv=naive.START + k) for k in range(5)]
+    es, nq, ym = (mapped("", name) for name in ("ESH4", "NQH4", "YMH4"))
+    stream = [es, orders[0], naive.other(23, 20), orders[1], nq, ym, orders[2], orders[3], es, orders[4]]
+    path = tmp_path / "a.dbn"
+    path.write_bytes(naive.header(schema=None, end=None) + b"".join(stream))
+    rows, bad, _, _ = read(path, batch_rows)
+    assert [(symbol, number) for _, symbol, number, _ in rows] == [("ESH4", 1), ("ESH4", 3), ("YMH4", 6), ("YMH4", 7), ("ESH4", 9)]
+    assert [(before, entry.source_row) for before, entry in bad] == [(0, 0), (1, 2), (2, 4), (2, 5), (4, 8)]
+
+
+@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("ts_out", [False, True])
+def test_mapping_records_with_the_time_of_sending_are_read_too(tmp_path, version, ts_out):
+    path = tmp_path / "a.dbn"
+    order = naive.mbo(ts_out, instrument_id=7, ts_recv=naive.START)
+    path.write_bytes(naive.header(schema=None, end=None, ts_out=ts_out) + mapped("ES.c.0", "ESH4", ts_out=ts_out, version=version) + order)
+    assert [symbol for _, symbol, _, _ in read(path)[0]] == ["ESH4"]
+
+
+UNSET = 2**64 - 1
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (UNSET, UNSET, ["ESH4"] * 4),  # a session that replays the days before: the record is sent on the third
+        (naive.START + DAY_NS, UNSET, ["7", "ESH4", "ESH4", "ESH4"]),
+        (UNSET, naive.START + 2 * DAY_NS, ["ESH4", "ESH4", "7", "7"]),
+        (naive.START + DAY_NS, naive.START + 2 * DAY_NS + 1, ["7", "ESH4", "ESH4", "7"]),
+    ],
+)
+@pytest.mark.parametrize(("name_in", "name_out"), [("ES.c.0", "ESH4"), ("ESH4", "7")])
+def test_a_mapping_record_holds_from_its_start_to_its_end(tmp_path, start, end, expected, name_in, name_out):
+    path = tmp_path / "a.dbn"
+    orders = b"".join(naive.mbo(instrument_id=7, ts_recv=naive.START + day * DAY_NS + 5) for day in range(4))
+    path.write_bytes(naive.header(schema=None, end=None) + mapped(name_in, name_out, start, end, naive.START + 2 * DAY_NS) + orders)
+    assert [symbol for _, symbol, _, _ in read(path)[0]] == expected
+
+
 def test_the_promised_days_are_clipped_to_the_span_of_the_file(tmp_path):
     path = tmp_path / "a.dbn"
     path.write_bytes(
