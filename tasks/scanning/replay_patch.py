@@ -48,6 +48,8 @@ def check_mends(source: SourceFile, mends: Sequence[Mend]) -> None:
         where = f"{source.name}, row {mend.source_row:,}"
         if source.format in FRAMES and len(mend.mended) != len(mend.raw):
             raise UsageError(f"{where}: the mended record has {len(mend.mended)} bytes, that of the source {len(mend.raw)}; they must be as many")
+        if source.format in TEXT and not mend.mended:
+            raise UsageError(f"{where}: the mended row is empty, and a blank line is no row; leave a row that you cannot mend as it was")
         if source.format in TEXT and (b"\n" in mend.mended or b"\r" in mend.mended):
             raise UsageError(f"{where}: the mended row holds a line break; one row is one line")
         if source.format in COLUMNS:
@@ -135,8 +137,9 @@ def _row(source: SourceFile, mend: Mend, before: pa.Table) -> pa.Table:
             continue
         try:
             value = values[field.name]
-            columns.append(pa.chunked_array([pa.array([float("nan") if value == "NaN" else value]).cast(field.type)]))
-        except (pa.ArrowException, ValueError) as fault:
+            large = pa.uint64() if isinstance(value, int) and value > 2**63 - 1 else None  # else Arrow takes an integer for int64
+            columns.append(pa.chunked_array([pa.array([float("nan") if value == "NaN" else value], large).cast(field.type)]))
+        except (pa.ArrowException, ValueError, OverflowError) as fault:
             where = f"{source.name}, row {mend.source_row:,}: {field.name} is {value!r}"
             raise UsageError(f"{where}, which is no {field.type}. {fault}") from fault
     return pa.table(columns, schema=before.schema)

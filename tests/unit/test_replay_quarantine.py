@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -161,8 +162,6 @@ def test_rows_of_each_format_are_mended(format, tmp_path):
         table = pq.read_table(path)
         action = table["action"].to_pylist()
         action[at] = "X"
-        import pyarrow as pa
-
         pq.write_table(table.set_column(table.schema.get_field_index("action"), "action", pa.array(action)), path, row_group_size=300)
     elif format == "csv.gz":
         import gzip
@@ -195,6 +194,28 @@ def test_rows_of_each_format_are_mended(format, tmp_path):
     assert events_of(lake) == events_of(good)
 
 
+@pytest.mark.parametrize(("order_id", "replayed"), [(2**63 + 7, 1), (2**64 - 1, 1), (2**64, 0)])
+def test_a_parquet_row_is_mended_with_any_order_id_of_64_bits(order_id, replayed, tmp_path):
+    path = tmp_path / "in" / "session.parquet"
+    path.parent.mkdir()
+    write_session(SessionSpec(records=100, seed=4, symbols=("AAA",), live_orders=20), path, "parquet")
+    table = pq.read_table(path)
+    columns = {"size": [-1, *table["size"].to_pylist()[1:]], "order_id": [2**63 + 7, *table["order_id"].to_pylist()[1:]]}
+    for name, dtype in (("size", pa.int64()), ("order_id", pa.uint64())):
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(columns[name], dtype))
+    pq.write_table(table, path)
+    lake, source = tmp_path / "lake", source_of(path)
+    decode(source, lake, RECIPE)
+    (row,) = quarantined_rows(lake, source)
+    mend = Mend(0, -1, row["reason"], row["raw"], json.dumps(json.loads(row["raw"]) | {"size": 1, "order_id": order_id}).encode())
+    if replayed:
+        assert replay(source, lake, RECIPE, [mend]).replayed == 1
+        assert events_of(lake)[0]["order_id"] == order_id
+    else:
+        with pytest.raises(UsageError, match="which is no uint64"):
+            replay(source, lake, RECIPE, [mend])
+
+
 def test_rows_that_a_gate_set_aside_are_events_again_for_the_next_gate(good_csv, tmp_path):
     lake, source = tmp_path / "lake", source_of(good_csv)
     decode(source, lake, RECIPE)
@@ -220,6 +241,8 @@ def test_what_cannot_be_mended_is_refused_and_nothing_is_changed(spoilt, tmp_pat
     row, offset, reason, raw, line = mend.source_row, mend.byte_offset, mend.reason, mend.raw, mend.mended
     with pytest.raises(UsageError, match="line break"):
         replay(source, lake, RECIPE, [Mend(row, offset, reason, raw, line + b"\n" + line)])
+    with pytest.raises(UsageError, match="a blank line is no row"):
+        replay(source, lake, RECIPE, [Mend(row, offset, reason, raw, b"")])
     from tasks.partitions import EventFilter
 
     with pytest.raises(UsageError, match="other options"):
