@@ -38,6 +38,7 @@ PUBLISHER_DATASETS = {
 _SIDE_SUFFIXES = {".json", ".md", ".txt", ".html", ".htm", ".pdf", ".rst", ".log", ".yaml", ".yml", ".sha256", ".md5"}
 _SIDE_STEMS = ("readme", "license", "licence", "manifest", "condition", "metadata", "symbology")
 _HASH_BYTES = 1 << 22
+_FIRST_LINES = 1 << 13  # bytes of a CSV in which its first publisher is looked for
 _HASHING = 4  # files described at once: hashing releases the interpreter, disks like a few readers
 _GET_AGAIN = "Fetch the file again"
 
@@ -124,21 +125,26 @@ def _full_name(file: SourceFile) -> str:
 
 
 def expand(given: str | Path) -> tuple[list[tuple[str, bool]], SourceError | None]:
-    """(path, whether the caller named this very file) of each file that `given` leads to, or why it leads to none."""
+    """(path, whether the caller named this very file) of each file that `given` leads to, and why it leads to none or not to all."""
     text = os.path.expanduser(given)
     if not text:
         return [], SourceError("", "an empty path was given", remedy="Give a file, a folder or a pattern")
+    faults: list[OSError] = []  # of folders that cannot be listed
     if os.path.isdir(text):
-        paths = [(path, False) for path in _walk(text)]
+        paths = [(path, False) for path in _walk(text, faults)]
         empty = "the folder holds no files" if not paths else None
     elif os.path.lexists(text):
         return [(os.path.abspath(text), True)], None
     elif glob.has_magic(text):
         hits = sorted(glob.glob(text, recursive=True))
-        paths = [(path, False) for hit in hits for path in (_walk(hit) if os.path.isdir(hit) else [os.path.abspath(hit)]) if not _is_hidden(path)]
+        found = [path for hit in hits for path in (_walk(hit, faults) if os.path.isdir(hit) else [os.path.abspath(hit)])]
+        paths = [(path, False) for path in found if not _is_hidden(path)]
         empty = "the pattern matches no files" if not paths else None
     else:
         return [], SourceError(given, "does not exist", remedy="Check the spelling; relative paths start at the working folder")
+    if faults:  # what could be listed is used
+        told = ", ".join(f"{fault.filename} ({fault.strerror})" for fault in faults)
+        return paths, SourceError(given, f"cannot be listed in full: {told}", remedy="Check the permissions, and whether the disk is there")
     return paths, EmptySource(given, empty, remedy="Check the path, or whether the download finished") if empty else None
 
 
@@ -147,12 +153,21 @@ def _is_hidden(path: str) -> bool:
     return name.startswith(".") or name.endswith(".partial")
 
 
-def _walk(folder: str) -> Iterator[str]:
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not _is_hidden(name):
-                yield os.path.abspath(os.path.join(root, name))
+def _walk(folder: str, faults: list[OSError]) -> Iterator[str]:
+    """Files at any depth, also behind links to folders; each folder once. `faults` gets the folders that cannot be listed."""
+    tops, seen = [folder], set[str]()
+    for top in tops:  # grows while it is read: linked folders come last, so that what stands here itself is found under its own name
+        for root, folders, names in os.walk(top, onerror=faults.append):
+            real = os.path.realpath(root)
+            if real in seen:
+                folders[:] = []
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            tops += [path for name in folders if os.path.islink(path := os.path.join(root, name))]
+            for name in sorted(names):
+                if not _is_hidden(name):
+                    yield os.path.abspath(os.path.join(root, name))
 
 
 def _is_side_material(path: str) -> bool:
@@ -234,12 +249,14 @@ def _first_publisher(path: Path, is_parquet: bool) -> int | None:
         from tasks.scanning.parquet_source import first_publisher
 
         return first_publisher(path)
-    lines = head_of(path, 1 << 13).decode("utf-8-sig", "replace").splitlines()
-    names = [name.strip().strip('"') for name in lines[0].split(",")]
-    if len(lines) > 1 and "publisher_id" in names:
-        cells = lines[1].split(",")
+    head = head_of(path, _FIRST_LINES)
+    lines = head.decode("utf-8-sig", "replace").splitlines()
+    header, *rows = [line.split(",") for line in (lines if len(head) < _FIRST_LINES else lines[:-1]) if line.strip()] or [[]]
+    names = [name.strip().strip('"') for name in header]
+    for cells in rows if "publisher_id" in names else ():
         value = cells[names.index("publisher_id")].strip('" ') if len(cells) == len(names) else ""
-        return int(value) if value.isascii() and value.isdigit() else None
+        if value.isascii() and value.isdigit():
+            return int(value)
     return None
 
 

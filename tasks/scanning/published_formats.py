@@ -85,10 +85,10 @@ def identify_published(path: Path) -> Published | None:
 
 
 def _first_lines(head: bytes) -> tuple[list[str], dict[str, str]]:
-    """Names in the header of a CSV, and its first row by name; empty where there is none."""
+    """Names in the header of a CSV, and its first whole row by name; empty where there is none."""
     lines = [line for line in head.decode("utf-8-sig", "replace").splitlines() if line.strip()]
-    names, cells = ([[cell.strip().strip('"').strip() for cell in line.split(",")] for line in lines[:2]] + [[], []])[:2]
-    return names, dict(zip(names, cells, strict=True)) if len(cells) == len(names) else {}
+    names, *rows = [[cell.strip().strip('"').strip() for cell in line.split(",")] for line in lines] or [[]]
+    return names, next((dict(zip(names, cells, strict=True)) for cells in rows if len(cells) == len(names)), {})
 
 
 def _of_columns(path: Path, file_format: str, columns: Iterable[str], first: dict[str, str]) -> Published | None:

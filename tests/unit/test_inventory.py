@@ -41,6 +41,39 @@ def test_a_folder_is_searched_to_any_depth_and_side_material_is_only_listed(tmp_
     assert [(os.path.basename(entry.path), type(entry.error)) for entry in inventory.rejected] == [("odd.csv", UnknownFormat)]
 
 
+def test_linked_folders_are_searched_once_and_what_stands_in_the_folder_keeps_its_name(tmp_path):
+    for number, path in enumerate(("data/z/a.csv", "disk/b.csv", "disk/deep/c.csv")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(SEVEN.replace("1.5", f"{number}.5"))
+    for link, target in (("data/a", "data/z"), ("data/day", "disk"), ("disk/deep/back", "data"), ("data/.hidden", "disk"), ("twice", "data")):
+        (tmp_path / link).symlink_to(tmp_path / target)
+    inventory = scan([tmp_path / "data"])
+    assert sorted(os.path.relpath(file.path, tmp_path) for file in inventory.files) == ["data/day/b.csv", "data/day/deep/c.csv", "data/z/a.csv"]
+    assert not inventory.rejected
+    assert not inventory.duplicates
+    assert names(scan([tmp_path / "twice"])) == ["b.csv", "c.csv", "a.csv"]
+
+
+@pytest.mark.parametrize("given", ["", "day*"])
+def test_a_folder_that_cannot_be_listed_is_told_and_the_rest_is_used(tmp_path, monkeypatch, given):
+    for number, path in enumerate(("day1/a.csv", "day1/locked/b.csv")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(SEVEN.replace("1.5", f"{number}.5"))
+    scandir = os.scandir
+
+    def locked(path="."):  # who is root may list every folder
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    inventory = scan([tmp_path / given])
+    assert names(inventory) == ["a.csv"]
+    ((path, error),) = [(entry.path, str(entry.error)) for entry in inventory.rejected]
+    assert path == str(tmp_path / given)
+    assert f"cannot be listed in full: {tmp_path}/day1/locked (Permission denied)" in error
+
+
 def test_side_material_that_the_caller_names_is_rejected(tmp_path):
     (tmp_path / "README.md").write_text("hello")
     assert [type(entry.error) for entry in scan([tmp_path / "README.md"]).rejected] == [UnknownFormat]
@@ -150,6 +183,17 @@ def test_dataset_and_symbol_come_from_the_source_unless_given(tmp_path):
     }
     overridden = {os.path.basename(file.path): (file.dataset, file.symbols) for file in scan([tmp_path], dataset="MINE", symbol="S").files}
     assert overridden == {name: ("MINE", () if name in ("mapped.csv", "cme.dbn") else ("S",)) for name in described}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{header}\n{row}\n", "\n\r\n{header}\n{row}\n", "{header}\n\n{row}", "{header}\ngarbage\n{unread}\n{row}\n", "\ufeff{header}\r\n\r\n{row}\r\n"],
+)
+def test_the_dataset_of_a_csv_is_that_of_its_first_row_that_says_it(tmp_path, text):
+    row = ",".join("1" if name == "publisher_id" else "5" for name in DATABENTO_HEADER.split(","))
+    unread = ",".join("x" for _ in DATABENTO_HEADER.split(","))
+    (tmp_path / "a.csv").write_text(text.format(header=DATABENTO_HEADER, row=row, unread=unread))
+    assert [file.dataset for file in scan([tmp_path / "a.csv"]).files] == ["GLBX.MDP3"]
 
 
 def test_rows_of_a_dbn_file_are_known_when_its_size_says_them(tmp_path):
