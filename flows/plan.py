@@ -66,10 +66,11 @@ def plan_orders(
     wanted = [(layer, "book", "", "") for layer in dict.fromkeys(names.values())]
     wanted += [(layer, "derived", _recipe_of(catalog, "bbo", partial(_aggregate_recipe, lake, recipe, layer)), "") for layer in aggregates]
     wanted += [(layer, "account", "", "") for layer in ACCOUNTS]
-    options = Orders(decode_stamp(_NOBODY, recipe).recipe, events_stamp(_NOBODY, recipe).recipe, _book_recipes(lake, catalog, recipe))
+    options = Orders(events_stamp(_NOBODY, recipe).recipe, _book_recipes(lake, catalog, recipe))
     failures = _failures(lake, asdict(recipe))
+    given = _given(files, failures, recipe=lambda f: decode_stamp(f.file, recipe).recipe)
     plan = judge_orders(
-        catalog, _given(files, failures), _table(wanted, WANTED), _failed(failures), options, starts_clean_of(lake, starts_clean)
+        catalog, given, _table(wanted, WANTED), _failed(failures), options, starts_clean_of(lake, starts_clean)
     )  # fmt: skip
     return Planned(plan, files, look.rejected, look.waiting)
 
@@ -156,7 +157,9 @@ def _book_recipes(lake: Path, catalog: pa.Table, recipe: MboRecipe) -> dict[str,
     return {"": plain} | {day: rebuild_stamp(lake, [], recipe, tuple(output_windows(wanted, day))).recipe for day in days if day}
 
 
-def _given(files: Sequence[Found], failures: dict[str, Any], kind: Callable[[Found], str] = lambda f: "") -> pa.Table:
+def _given(
+    files: Sequence[Found], failures: dict[str, Any], kind: Callable[[Found], str] = lambda f: "", recipe: Callable[[Found], str] = lambda f: ""
+) -> pa.Table:
     rows = []
     for number, found in enumerate(files):
         file = found.file
@@ -166,7 +169,7 @@ def _given(files: Sequence[Found], failures: dict[str, Any], kind: Callable[[Fou
         error, when = next((failures["sources"][name] for name in names if name in failures["sources"]), ("", 0))
         rows.append((
             number, file.dataset, file.short, file.name, file.fingerprint, min(file.dates, default=""), max(file.dates, default=""),
-            file.symbols[0] if len(file.symbols) == 1 else "", kind(found), error if file.mtime_ns < when else "",
+            file.symbols[0] if len(file.symbols) == 1 else "", kind(found), error if file.mtime_ns < when else "", recipe(found),
         ))  # fmt: skip
     return _table(rows, GIVEN)
 

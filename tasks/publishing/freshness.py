@@ -29,11 +29,13 @@ from tasks.schemas import CODE_VERSION
 
 STATES = ("done", "missing", "stale: recipe", "stale: code", "stale: source", "failed")
 
-# Sources that were given. rank: of several for one partition of a depth feed the lowest makes its books; date and symbol: "" where only its rows say.
+# Sources that were given. rank: of several for one partition of a depth feed the lowest makes its books; date and symbol: "" where only its rows say;
+# recipe: digest of the options and names that count when it is decoded, "" of depth feeds.
 GIVEN = pa.schema(
     [
         ("id", pa.int64()), ("dataset", pa.string()), ("short", pa.string()), ("name", pa.string()), ("fingerprint", pa.string()),
         ("first_date", pa.string()), ("last_date", pa.string()), ("symbol", pa.string()), ("kind", pa.string()), ("error", pa.string()),
+        ("recipe", pa.string()),
     ]
 )  # fmt: skip
 # Layers that are wanted of a partition. role: book (made from the sources in one pass), derived (made from books) or account (made from all);
@@ -55,10 +57,9 @@ _EVENTS = f"""
 
 @dataclass(frozen=True)
 class Orders:
-    """What counts for order-by-order sources. decode, events: digests of the options of these stages; books: date -> digest for the book layers,
-    "" for every other date."""
+    """What counts for order-by-order sources. events: digest of the options of these files; books: date -> digest for the book layers, "" for every
+    other date."""
 
-    decode: str
     events: str
     books: dict[str, str]
 
@@ -147,7 +148,7 @@ def judge_orders(files: pa.Table, given: pa.Table, wanted: pa.Table, failed: pa.
             select g.id, case when s.path is null or s.inputs = '' then
                     case when g.error <> '' then 'failed' when o.name is not null then 'stale: source' else 'missing' end
                 when s.code <> '{CODE_VERSION}' then 'stale: code'
-                when s.recipe <> '{options.decode}' or not coalesce(d.fits, true) then 'stale: recipe'
+                when s.recipe <> g.recipe or not coalesce(d.fits, true) then 'stale: recipe'
                 when coalesce(d.mark, '') <> s.mark then 'stale: source' else 'done' end as state,
                 case when s.path is null and g.error <> '' then g.error
                 when s.path is null and o.name is not null then 'other content of this name'

@@ -30,6 +30,8 @@ from tasks.scanning.sources_file import (
     describe,
     events_stamp,
     is_decoded,
+    names_of,
+    remove_renamed,
     sources_lock,
     write_sources,
 )
@@ -65,7 +67,8 @@ class _Decoding:
             columns["ts_event"], columns["ts_recv"], columns["action"], columns["side"], columns["price"], columns["size"], columns["flags"], bad
         )  # fmt: skip
         wanted = [row for row in batch.bad if row.symbol_code < 0 or self.filter.wants(symbols[row.symbol_code])]
-        lost = Lost(np.array([row.before for row in wanted], np.int64), np.array([self._code(row) for row in wanted], np.int32))
+        missing = wanted
+        lost = Lost(np.array([row.before for row in missing], np.int64), np.array([self._code(row) for row in missing], np.int32))
         part, event_row = self.router.table.assign(symbols, code, columns, dropped, bad, lost)
         self.router.add(columns, part)
         if batch.truth is not None:
@@ -118,6 +121,7 @@ class _Decoding:
         self.router.finish()
         facts: dict[str, Any] = {
             "format": self.source.format,
+            "names": names_of(self.source),
             "source_rows": reader.source_rows + (fault is not None),
             "expanded_rows": reader.expanded_rows,
             "filtered": {name: int(count) for name, count in zip(FILTER_REASONS, self.filtered, strict=True) if name and count},
@@ -136,6 +140,7 @@ class _Decoding:
         check_conservation(rows, facts["source_rows"] + facts["expanded_rows"])
         self.router.commit(events_stamp(self.source, self.recipe))
         with sources_lock(self.lake, self.source.dataset):
+            remove_renamed(self.lake, self.source, rows)
             self.quarantine.commit(decode_stamp(self.source, self.recipe))
             write_sources(self.lake, rows, decode_stamp(self.source, self.recipe), facts)
         return describe(self.source, rows, facts, skipped=False)

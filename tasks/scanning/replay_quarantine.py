@@ -106,8 +106,8 @@ def _replay(source: SourceFile, lake: Path, recipe: MboRecipe, mends: Sequence[M
     before, stamp, old = read_sources(account)
     if stamp != decode_stamp(source, recipe):
         raise UsageError(
-            f"{source.name} was decoded into {lake} with other options, or by another version: give the --symbols, --publishers and --end of its "
-            "run, or run it again first"
+            f"{source.name} was decoded into {lake} with other options, or by another version: give the --symbol, --symbols, --publishers and --end "
+            "of its run, or run it again first"
         )
     chosen = {mend.source_row: mend for mend in (*read_mends(lake, source), *mends)}
     together = [chosen[row] for row in sorted(chosen)]

@@ -23,6 +23,7 @@ from tasks.disk import storage_error
 from tasks.errors import BookmillError, StorageError
 from tasks.footers import read_footer
 from tasks.partitions import MboRecipe, Partition, SourceFile, Stamp, digest
+from tasks.scanning.formats import DBN
 from tasks.schemas import SOURCES
 from tasks.storage import write_table
 
@@ -60,12 +61,29 @@ def events_stamp(source: SourceFile, recipe: MboRecipe) -> Stamp:
 
 
 def decode_stamp(source: SourceFile, recipe: MboRecipe) -> Stamp:
-    """Stamp of the SOURCES and quarantine files: symbols and publishers, too, since they say which partitions there are."""
+    """Stamp of the SOURCES and quarantine files: symbols, publishers and names, too, since they say which partitions there are."""
     wanted = recipe.filter
-    return Stamp(
-        inputs=source.fingerprint,
-        recipe=digest({"end_ns": wanted.end_ns, "symbols": sorted(set(wanted.symbols)), "publishers": sorted(set(wanted.publishers))}),
-    )
+    options = {"end_ns": wanted.end_ns, "symbols": sorted(set(wanted.symbols)), "publishers": sorted(set(wanted.publishers))}
+    return Stamp(inputs=source.fingerprint, recipe=digest({**options, "names": names_of(source)}))
+
+
+def names_of(source: SourceFile) -> list[list[str]]:
+    """Symbols and dates that a source has from its name or an option; those of a DBN header are content."""
+    return [] if source.format == DBN else [list(source.symbols), list(source.dates)]
+
+
+def remove_renamed(lake: Path, source: SourceFile, rows: list[dict[str, Any]]) -> None:
+    """Remove the events and truth that `source` had under another name and that `rows`, its new ones, do not list. Before the SOURCES file is
+    written: killed in between, the source is decoded again."""
+    path = lake / sources_path(source.dataset, source.short)
+    if read_footer(path) is None:
+        return
+    before, _, facts = read_sources(path)
+    if facts.get("names", names_of(source)) != names_of(source):
+        for row in before:
+            if row["path"] and row["path"] not in {new["path"] for new in rows}:
+                (lake / _partition(row).path("truth", source.short)).unlink(missing_ok=True)
+                (lake / row["path"]).unlink(missing_ok=True)
 
 
 def sources_path(dataset: str, short: str) -> str:

@@ -92,6 +92,18 @@ def test_a_lake_that_is_done_is_told_done(place):
     assert units_of(planned, STATES[1:]) == []
 
 
+def test_a_source_of_another_name_is_to_be_decoded_again(tmp_path):
+    path = tmp_path / "ESZ4.csv"
+    path.write_text("ts_event,action,side,price,size,order_id,is_last\n1761130860000000000,A,B,1.5,1,1,1\n")
+    decode(scan([path]).files[0], tmp_path / "lake", RECIPE)
+
+    def states(**named) -> list[str]:
+        return [row["state"] for row in plan_orders([str(path)], tmp_path / "lake", RECIPE, **named).plan.sources()]
+
+    assert states() == ["done"]
+    assert states(symbol="ESZ5") == ["stale: recipe"]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "carried"),
     [

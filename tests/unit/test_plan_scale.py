@@ -19,7 +19,7 @@ from tasks.publishing.freshness import FAILED, GIVEN, WANTED, Orders, judge_orde
 from tasks.publishing.freshness_catalog import CATALOG, mark_of, take_catalog
 from tasks.schemas import CODE_VERSION
 
-OPTIONS = Orders("decode", "events", {"": "books"})
+OPTIONS = Orders("events", {"": "books"})
 BOOKS = ["bbo", "closing_book", "mbp-10", "mbp-10-1s", "trades", "opening_book", "checkpoints"]
 DERIVED = ["ohlcv-1s", "ohlcv-1m", "features-1s"]
 
@@ -72,7 +72,7 @@ def catalog_of(days: int, symbols: int, books: list[str], derived: list[str]) ->
         }
         for day, short, fingerprint in zip(dates, shorts, fingerprints, strict=True)
     ]  # fmt: skip
-    given = [(i, "X", shorts[i], f"{dates[i]}.dbn", fingerprints[i], dates[i], dates[i], "", "", "") for i in range(days)]
+    given = [(i, "X", shorts[i], f"{dates[i]}.dbn", fingerprints[i], dates[i], dates[i], "", "", "", "decode") for i in range(days)]
     return pa.concat_tables([*tables, pa.Table.from_pylist(accounts, CATALOG)]), _table(given, GIVEN)
 
 
