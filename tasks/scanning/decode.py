@@ -67,7 +67,7 @@ class _Decoding:
             columns["ts_event"], columns["ts_recv"], columns["action"], columns["side"], columns["price"], columns["size"], columns["flags"], bad
         )  # fmt: skip
         wanted = [row for row in batch.bad if row.symbol_code < 0 or self.filter.wants(symbols[row.symbol_code])]
-        missing = wanted
+        missing = [row for row in wanted if row.reason != "not_mbo"]  # a record of another type says nothing of the book
         lost = Lost(np.array([row.before for row in missing], np.int64), np.array([self._code(row) for row in missing], np.int32))
         part, event_row = self.router.table.assign(symbols, code, columns, dropped, bad, lost)
         self.router.add(columns, part)

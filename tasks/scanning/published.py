@@ -139,8 +139,9 @@ class _Decoding:
         fresh = [self._names.setdefault(symbols[code], code) for code in range(len(self._canonical), len(symbols))]
         self._canonical = np.concatenate([self._canonical, np.array(fresh, np.int32)])
         fault = faults(batch.values, self.found.by_row)
-        lost_codes = [self._canonical[row.symbol_code] if row.symbol_code >= 0 else -1 for row in batch.bad]
-        lost = Lost(np.array([row.before for row in batch.bad], np.int64), np.array(lost_codes, np.int32))
+        missing = [row for row in batch.bad if row.reason != "not_published"]  # a record of another type says nothing of the book
+        lost_codes = [self._canonical[row.symbol_code] if row.symbol_code >= 0 else -1 for row in missing]
+        lost = Lost(np.array([row.before for row in missing], np.int64), np.array(lost_codes, np.int32))
         file_row = self.files.add(batch, symbols, self._canonical[batch.symbol_code], fault, lost)
         self.rows_in += len(batch) + len(batch.bad)
         self.only_trades = self.only_trades and bool((batch.values[ACTION][fault == 0] == ord("T")).all())

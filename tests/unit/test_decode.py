@@ -289,6 +289,36 @@ def test_stamps_follow_what_changes_bytes():
     assert decode_stamp(source, narrow) == decode_stamp(source, MboRecipe(filter=EventFilter(symbols=("A", "B"), publishers=(1,))))
 
 
+@pytest.mark.parametrize("kind", ["symbol", "file name", "date"])
+def test_a_source_of_another_name_is_decoded_again_and_leaves_nothing_of_the_old_one(tmp_path, kind):
+    lake, old = tmp_path / "lake", tmp_path / ("01302018.NASDAQ_ITCH50" if kind == "date" else "ESZ4.csv")
+    if kind == "date":
+        system = b"S" + bytes(4) + (10**12).to_bytes(6, "big") + b"O"
+        add = b"A" + bytes([0, 1, 0, 0]) + (36 * 10**12).to_bytes(6, "big") + (1).to_bytes(8, "big") + b"B" + (100).to_bytes(4, "big") + b"AAPL    "
+        old.write_bytes(b"".join(len(part).to_bytes(2, "big") + part for part in (system, add + (1_500_000).to_bytes(4, "big"))))
+    else:
+        old.write_text(f"ts_event,action,side,price,size,order_id,is_last\n{MIDNIGHT},A,B,1.5,1,1,1\n")
+    named = {"symbol": "ESZ4"} if kind == "symbol" else {}
+    (first,) = decode(scan([old], **named).files[0], lake, MboRecipe()).parts
+    assert decode(scan([old], **named).files[0], lake, MboRecipe()).skipped
+    new = old if kind == "symbol" else old.rename(tmp_path / ("01302019.NASDAQ_ITCH50" if kind == "date" else "ESZ5.csv"))
+    source = scan([new], **({"symbol": "ESZ5"} if named else {})).files[0]
+    done = decode(source, lake, MboRecipe())
+    (second,) = done.parts
+    assert not done.skipped
+    assert (second.partition.symbol, second.partition.date) == (("AAPL", "2019-01-30") if kind == "date" else ("ESZ5", first.partition.date))
+    assert [path.relative_to(lake).as_posix() for path in lake.glob("events/*/*/*/*.parquet")] == [second.path]
+    assert decode(source, lake, MboRecipe()).skipped
+
+
+def test_records_of_other_types_are_set_aside_and_make_no_book_suspect(tmp_path):
+    lost = [{**a_row(k), "lost": reason, "symbol": ""} for k, reason in ((2, "not_mbo"), (4, "no_time"))]
+    rows = [a_row(0), a_row(1), lost[0], a_row(3), lost[1], a_row(5)]
+    done = decode(source_at(tmp_path), tmp_path / "lake", MboRecipe(), reader=MemoryReader(rows))
+    assert (done.rows_out, done.rows_quarantined) == (4, 2)
+    assert read_facts(tmp_path / "lake" / done.parts[0].path)["suspect_rows"] == [3]
+
+
 def failing_decodes() -> list[tuple[type[Exception], str, dict[str, Any]]]:
     broken = CorruptSource("feed.dbn", "the zstd frame ends early", offset=112, row=2)
     return [
