@@ -55,7 +55,7 @@ NO_ROOM = -2  # for another symbol
 BAD_BEFORE, BAD_ROW, BAD_START, BAD_LENGTH, BAD_STATUS, BAD_COLUMN, BAD_SYMBOL, BAD_SIZE = range(8)
 
 _I64_MAX = np.uint64(np.iinfo(np.int64).max)
-_A, _C, _M, _T, _F = tuple(b"ACMTF")
+_A, _M, _T, _F = tuple(b"AMTF")  # which mean nothing without a price
 
 
 @field
@@ -126,7 +126,7 @@ def _parse_row(buf, p, columns, limits, state, values):
             symbol_from, symbol_to = start, stop
         p += 1
     action = values[ACTION_AT]
-    if price_nan and action in (_A, _C, _M, _T, _F):
+    if price_nan and action in (_A, _M, _T, _F):
         for column in range(len(columns)):
             if columns[column, 1] == PRICE_AT:
                 return PRICE_NAN, column, order, symbol_from, symbol_to, p - 1
@@ -165,7 +165,8 @@ def survey(buf, start, symbol_column):
 def judge_line(buf, p, n_columns, symbol_column, status, column):
     """What is wrong with the line at p as a whole, where its parser stopped with `status` at `column`, or the line is longer than MAX_LINE.
 
-    Returns (status, column, length, position of its end, symbol_from, symbol_to); symbol_from -1 where the symbol cannot be read.
+    Returns (status, column, length, position of its end, symbol_from, symbol_to); symbol_from -1 where the symbol cannot be read or is empty:
+    what a row without one would be called says nothing of a bad one.
     """
     length, stop, fields, clean, symbol_from, symbol_to = survey(buf, p, symbol_column)
     if length > MAX_LINE:
@@ -174,7 +175,7 @@ def judge_line(buf, p, n_columns, symbol_column, status, column):
         status = QUOTE
     elif fields != n_columns:
         status, column = COLUMNS, fields
-    if length > MAX_LINE or not clean or fields != n_columns or symbol_to > symbol_from + MAX_SYMBOL:
+    if length > MAX_LINE or not clean or fields != n_columns or symbol_to == symbol_from or symbol_to > symbol_from + MAX_SYMBOL:
         symbol_from = -1
     return status, column, length, stop, symbol_from, symbol_to
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +20,13 @@ from tasks.partitions import SourceFile
 from tasks.scanning import arrow_values as convert
 from tasks.scanning.batches import BadRow, RawBatch
 from tasks.scanning.formats import SEVEN_COLUMN_PARQUET
-from tasks.scanning.parquet_rows import row_batches
+from tasks.scanning.parquet_rows import SymbolNames, row_batches
 from tasks.schemas import EVENT_DTYPES, F_LAST, F_TOB, UNDEF_PRICE
 
 # column -> how it is read (arrow_values.READS)
 _KINDS = {"ts_event": "time", "ts_recv": "time", "action": "letter", "side": "letter", "price": "price", "symbol": "text", "is_last": "integer"}
 _READ = (*EVENT_DTYPES, "symbol", "is_last")
-_NEED_PRICE = np.isin(np.arange(256), list(b"ACMTF"))  # actions that mean nothing without a price
+_NEED_PRICE = np.isin(np.arange(256), list(b"AMTF"))  # actions that mean nothing without a price
 _GET_AGAIN = "Fetch or export the file again"
 # Column chunks are read through buffers of this size instead of whole, so that memory does not follow the size of row groups.
 _BUFFER_BYTES = 1 << 20
@@ -67,20 +68,20 @@ def row_count(path: Path) -> int:
 
 
 def first_publisher(path: Path) -> int | None:
-    """publisher_id of the first row, None where there is none."""
+    """The first publisher_id of the first rows, None where there is none."""
     with open_file(path) as file:
         if "publisher_id" in file.schema_arrow.names:
-            for batch in file.iter_batches(batch_size=1, columns=["publisher_id"]):
+            for batch in file.iter_batches(batch_size=64, columns=["publisher_id"]):
                 values, ok = convert.integers(batch.column(0), EVENT_DTYPES["publisher_id"])
-                return int(values[0]) if len(ok) and ok[0] else None
+                return int(values[ok][0]) if ok.any() else None
     return None
 
 
 class ParquetReader:
     """Reader (see batches.py) of one Parquet file; only the columns that events need are read.
 
-    Rows without a symbol are called by their instrument_id; files without a symbol column by `source.symbols`, else by the file's stem.
-    bytes_read is the share of the rows read, applied to the size of the file.
+    Rows without a symbol are called by their instrument_id (bad ones may be of any); files without a symbol column by `source.symbols`, else by the
+    file's stem. bytes_read is the share of the rows read, applied to the size of the file.
     """
 
     def __init__(self, source: SourceFile) -> None:
@@ -94,8 +95,8 @@ class ParquetReader:
         self._seven = source.format == SEVEN_COLUMN_PARQUET
         self._columns = [name for name in _READ if name in names]
         self._size, self._total = self._path.stat().st_size, self._file.metadata.num_rows
-        self.symbols: list[str] = [] if "symbol" in names else [*source.symbols[:1]] or [self._path.name.split(".")[0]]
-        self._code_of = {symbol: code for code, symbol in enumerate(self.symbols)}
+        self._names = SymbolNames([] if "symbol" in names else [*source.symbols[:1]] or [self._path.name.split(".")[0]])
+        self.symbols = self._names.symbols
         self.source_rows = 0
         self.expanded_rows = 0
         self.bytes_read = 0
@@ -120,37 +121,17 @@ class ParquetReader:
             columns["flags"] = rows.read("is_last", np.dtype("u1"), most=1) * np.uint8(F_LAST)
         columns["price"] = rows.price(columns["action"], columns.get("flags"))
         columns = {name: columns.get(name, np.zeros(batch.num_rows, dtype)) for name, dtype in EVENT_DTYPES.items()}
-        codes = self._symbol_codes(batch, columns["instrument_id"])
-        kept = np.flatnonzero(rows.reason == 0)
+        kept, wrong = np.flatnonzero(rows.reason == 0), np.flatnonzero(rows.reason)
+        codes = self._names.codes(batch, columns["instrument_id"], wrong)
         bad = [
-            BadRow(int(before), base + row, -1, as_json(batch, row), rows.reasons[rows.reason[row]], rows.detail(row), int(codes[row]))
-            for row, before in ((row, np.searchsorted(kept, row)) for row in np.flatnonzero(rows.reason).tolist())
+            BadRow(before, base + row, -1, raw, rows.reasons[rows.reason[row]], rows.detail(row), int(codes[row]))
+            for row, before, raw in zip(wrong.tolist(), np.searchsorted(kept, wrong).tolist(), as_json(batch, wrong), strict=True)
         ]
         if bad:
             columns, codes = {name: values[kept] for name, values in columns.items()}, codes[kept]
         # Arrow lends read-only memory; kernels compiled for writeable arrays would compile again for it.
         columns = {name: values if values.flags.writeable else values.copy() for name, values in columns.items()}
-        return RawBatch(columns, codes, base + kept, lambda row: (-1, as_json(batch, int(kept[row]))), bad)
-
-    def _symbol_codes(self, batch: pa.RecordBatch, instrument_id: np.ndarray) -> np.ndarray:
-        """int32[n]; Python runs once per distinct symbol of the batch."""
-        if "symbol" not in self._columns:
-            return np.zeros(batch.num_rows, np.int32)
-        coded = convert.as_dictionary(batch.column("symbol"))
-        table = np.array([self._code(symbol) if symbol else -1 for symbol in coded.dictionary.to_pylist()] + [-1], np.int32)
-        index = coded.indices.fill_null(len(table) - 1).to_numpy(zero_copy_only=False)
-        codes = table[index]
-        unnamed = np.flatnonzero(codes < 0)
-        if len(unnamed):
-            ids, place = np.unique(instrument_id[unnamed], return_inverse=True)
-            codes[unnamed] = np.array([self._code(str(number)) for number in ids.tolist()], np.int32)[place]
-        return codes
-
-    def _code(self, symbol: str) -> int:
-        code = self._code_of.setdefault(symbol, len(self.symbols))
-        if code == len(self.symbols):
-            self.symbols.append(symbol)
-        return code
+        return RawBatch(columns, codes, base + kept, lambda row: (-1, as_json(batch, kept[row : row + 1])[0]), bad)
 
 
 class _Rows:
@@ -205,11 +186,15 @@ class _Rows:
         return f"{name} {self.batch.column(name)[row].as_py()!r}" if name in self.batch.schema.names else ""
 
 
-def as_json(batch: pa.RecordBatch, row: int) -> bytes:
-    """The columns read of one row as a JSON object; times of timestamp type as ISO text with all their digits."""
-    values = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        cell = column.slice(row, 1)
-        value = (cell.cast(pa.string()) if pa.types.is_timestamp(cell.type) else cell)[0].as_py()
-        values[name] = value.decode("latin-1") if isinstance(value, bytes) else "NaN" if value != value else value
-    return json.dumps(values, default=str).encode()
+def as_json(batch: pa.RecordBatch, rows: np.ndarray) -> list[bytes]:
+    """The columns read of each of these rows as a JSON object; times of timestamp type as ISO text with all their digits.
+
+    All rows at once: asked one by one, Arrow takes 0.5 ms for each.
+    """
+    columns = batch.take(pa.array(rows)).columns
+    cells = [(column.cast(pa.string()) if pa.types.is_timestamp(column.type) else column).to_pylist() for column in columns]
+    return [json.dumps(dict(zip(batch.schema.names, map(_plain, row), strict=True)), default=str).encode() for row in zip(*cells, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    return value.decode("latin-1") if isinstance(value, bytes) else "NaN" if value != value else value

@@ -14,7 +14,7 @@ from tasks.errors import SchemaMismatch
 from tasks.partitions import SourceFile
 from tasks.scanning import arrow_values as convert
 from tasks.scanning.batches import BadRow
-from tasks.scanning.parquet_rows import row_batches
+from tasks.scanning.parquet_rows import SymbolNames, row_batches
 from tasks.scanning.parquet_source import as_json, open_file, row_count
 from tasks.scanning.published_batches import INSTRUMENT, NO_TIME, PublishedBatch, columns_of
 from tasks.scanning.published_formats import Published
@@ -53,7 +53,7 @@ def _text(value: Any) -> str:
 class PublishedParquet:
     """Reader (published_batches.py) of one Parquet file; only the columns that the layer has are read.
 
-    Rows without a symbol are called by their instrument_id, files without a symbol column by the source's symbol.
+    Rows without a symbol are called by their instrument_id (bad ones may be of any), files without a symbol column by the source's symbol.
     """
 
     def __init__(self, source: SourceFile, found: Published) -> None:
@@ -72,8 +72,8 @@ class PublishedParquet:
         # Dictionary codes instead of a string per row.
         self._file = open_file(self._path, [name for name in ("action", "symbol") if name in schema.names and pt.is_string(schema.field(name).type)])
         self._total = self._file.metadata.num_rows
-        self.symbols: list[str] = [] if "symbol" in schema.names else [*source.symbols[:1]] or [self._path.name.split(".")[0]]
-        self._code_of = {symbol: code for code, symbol in enumerate(self.symbols)}
+        self._names = SymbolNames([] if "symbol" in schema.names else [*source.symbols[:1]] or [self._path.name.split(".")[0]])
+        self.symbols = self._names.symbols
         self.source_rows = 0
 
     def close(self) -> None:
@@ -95,17 +95,15 @@ class PublishedParquet:
             if name in self._columns:
                 values[place], ok = self._read(batch.column(name), name)
                 wrong[~ok & (wrong < 0)] = place
-        codes = self._symbol_codes(batch, values[INSTRUMENT])
-        kept = np.flatnonzero(wrong < 0)
+        kept, lost = np.flatnonzero(wrong < 0), np.flatnonzero(wrong >= 0)
+        codes = self._names.codes(batch, values[INSTRUMENT], lost)
         bad = [
-            BadRow(
-                int(np.searchsorted(kept, row)), base + row, -1, as_json(batch, row), *self._reason(batch, row, names[wrong[row]]), int(codes[row])
-            )
-            for row in np.flatnonzero(wrong >= 0).tolist()
+            BadRow(before, base + row, -1, raw, *self._reason(batch, row, names[wrong[row]]), int(codes[row]))
+            for row, before, raw in zip(lost.tolist(), np.searchsorted(kept, lost).tolist(), as_json(batch, lost), strict=True)
         ]
         if bad:
             values, codes = values[:, kept], codes[kept]
-        return PublishedBatch(values, codes, base + kept, lambda row: (-1, as_json(batch, int(kept[row]))), bad)
+        return PublishedBatch(values, codes, base + kept, lambda row: (-1, as_json(batch, kept[row : row + 1])[0]), bad)
 
     def _read(self, array: pa.Array, name: str) -> convert.Values:
         """int64[n] values of a column, and which rows have one. A price that is null or NaN is that of an empty level."""
@@ -127,22 +125,3 @@ class PublishedParquet:
             return "null", f"{name} is null"
         reason = "action" if kind == "letter" else "time_range" if kind == "time" and not convert.is_text(value.type) else kind
         return reason, f"{name} is {str(value)[:80]!r}"
-
-    def _symbol_codes(self, batch: pa.RecordBatch, instrument_id: np.ndarray) -> np.ndarray:
-        """int32[n]; Python runs once per distinct symbol of the batch."""
-        if "symbol" not in self._columns:
-            return np.zeros(batch.num_rows, np.int32)
-        coded = convert.as_dictionary(batch.column("symbol"))
-        table = np.array([self._code(symbol) if symbol else -1 for symbol in coded.dictionary.to_pylist()] + [-1], np.int32)
-        codes = table[coded.indices.fill_null(len(table) - 1).to_numpy(zero_copy_only=False)]
-        unnamed = np.flatnonzero(codes < 0)
-        if len(unnamed):
-            ids, place = np.unique(instrument_id[unnamed], return_inverse=True)
-            codes[unnamed] = np.array([self._code(str(number)) for number in ids.tolist()], np.int32)[place]
-        return codes
-
-    def _code(self, symbol: str) -> int:
-        code = self._code_of.setdefault(symbol, len(self.symbols))
-        if code == len(self.symbols):
-            self.symbols.append(symbol)
-        return code

@@ -119,11 +119,11 @@ def read(data: bytes, stem: str, integers: bool = False) -> tuple[list[dict], li
             if len(cells) != len(names):
                 raise Bad("columns")
             by_name = dict(zip(names, cells, strict=True))
-            symbol = (by_name["symbol"] or stem) if "symbol" in names else stem
-            symbol = None if len(symbol) > 256 else symbol
+            symbol = by_name["symbol"] if "symbol" in names else stem
+            symbol = symbol if 0 < len(symbol) <= 256 else None  # of a bad row without one it may be any
             known = (*EVENT_DTYPES, "is_last", "symbol")
             values = {name: field(name, by_name[name], integers) for name in names if name in known}
-            if values["price"] is None and chr(values["action"]) in "ACMTF":
+            if values["price"] is None and chr(values["action"]) in "AMTF":
                 raise Bad("price_nan")
         except Bad as fault:
             bad.append((len(events), row, offset, line, fault.args[0], symbol))
@@ -132,7 +132,7 @@ def read(data: bytes, stem: str, integers: bool = False) -> tuple[list[dict], li
         event["price"] = UNDEF_PRICE if event["price"] is None else event["price"]
         event["ts_recv"] = values.get("ts_recv", event["ts_event"])
         event["flags"] |= 128 * values.get("is_last", 0)
-        events.append({**event, "symbol": symbol, "row": row, "offset": offset, "raw": line})
+        events.append({**event, "symbol": symbol or stem, "row": row, "offset": offset, "raw": line})
     return events, bad
 
 

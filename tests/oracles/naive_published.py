@@ -141,13 +141,13 @@ def read_csv(data: bytes, named: str, known: list[str], integers: bool = False) 
             if len(cells) != len(names):
                 raise Bad("columns")
             by_name = dict(zip(names, cells, strict=True))
-            symbol = by_name.get("symbol") or named
-            symbol = None if len(symbol) > 256 else symbol  # bytes: one each in Latin-1
+            symbol = by_name.get("symbol", named)
+            symbol = symbol if 0 < len(symbol) <= 256 else None  # bytes: one each in Latin-1; of a bad row without one it may be any
             values = {name: value_of(name, by_name[name], integers, "action" in names) for name in names if name in known}
         except Bad as fault:
             bad.append((len(rows), number, offset, line, fault.args[0], symbol))
             continue
-        rows.append({"action": "", **values, "symbol": symbol, "row": number, "offset": offset, "raw": line})
+        rows.append({"action": "", **values, "symbol": symbol or named, "row": number, "offset": offset, "raw": line})
     return rows, bad
 
 

@@ -166,11 +166,11 @@ def test_a_row_that_lacks_a_value_is_set_aside_with_its_reason_and_the_others_ar
 
 
 def test_a_missing_price_is_allowed_where_the_action_has_none(tmp_path):
-    flags = [0, 0, F_TOB, 0, 0]
-    table = base(5, action=["R", "N", "A", "A", "T"], price=[None, float("nan"), None, 1.5, None], flags=flags)
+    flags = [0, 0, F_TOB, 0, 0, 0]
+    table = base(6, action=["R", "N", "A", "A", "T", "C"], price=[None, float("nan"), None, 1.5, None, None], flags=flags)
     pq.write_table(pa.table(table), tmp_path / "a")
     rows, _, bad, _ = read(tmp_path / "a")
-    assert [row[NAMES.index("price")] for row in rows] == [UNDEF_PRICE, UNDEF_PRICE, UNDEF_PRICE, 1_500_000_000]
+    assert [row[NAMES.index("price")] for row in rows] == [UNDEF_PRICE, UNDEF_PRICE, UNDEF_PRICE, 1_500_000_000, UNDEF_PRICE]
     assert [(before, entry.reason, entry.source_row) for before, entry in bad] == [(4, "price_nan", 4)]
 
 
@@ -209,6 +209,31 @@ def test_rows_without_a_symbol_are_called_by_their_instrument(tmp_path):
         assert read(tmp_path / "a")[1] == ["0", "0"]
     pq.write_table(pa.table(base()), tmp_path / "ESH4.mbo.parquet")
     assert read(tmp_path / "ESH4.mbo.parquet", symbols=())[1] == ["ESH4"]
+
+
+@pytest.mark.parametrize("symbols", [["ES", None, "ES"], ["ES", "", "ES"]])
+def test_a_bad_row_without_a_symbol_may_be_of_any(tmp_path, symbols):
+    for encoded in (pa.array(symbols), pa.array(symbols).dictionary_encode()):
+        pq.write_table(pa.table(base(3, size=[1, -1, -1], instrument_id=[7] * 3, symbol=encoded)), tmp_path / "a")
+        _, named, bad, reader = read(tmp_path / "a")
+        assert named == reader.symbols == ["ES"]
+        assert [entry.symbol_code for _, entry in bad] == [-1, 0]
+
+
+@pytest.mark.parametrize(("dtype", "count"), [(pa.int8(), 127), (pa.int8(), 128), (pa.uint8(), 256)])
+def test_as_many_symbols_are_read_as_the_indices_of_a_dictionary_can_tell(tmp_path, dtype, count):
+    names = [f"S{k}" for k in range(count)]
+    coded = pa.DictionaryArray.from_arrays(pa.array([*range(count), None], dtype), pa.array(names))
+    pq.write_table(pa.table(base(count + 1, instrument_id=[9] * (count + 1), symbol=coded)), tmp_path / "a")
+    assert read(tmp_path / "a")[1] == [*names, "9"]
+
+
+def test_the_raw_bytes_of_bad_rows_are_those_rows(tmp_path):
+    times = pa.array([START + k for k in range(4)], pa.timestamp("ns", "UTC"))
+    pq.write_table(pa.table(base(4, size=[-1, 2, -3, -4], price=[1.5, 2.5, float("nan"), None], ts_event=times)), tmp_path / "a")
+    seen = [json.loads(entry.raw) for _, entry in read(tmp_path / "a")[2]]
+    assert [(row["size"], row["price"]) for row in seen] == [(-1, 1.5), (-3, "NaN"), (-4, None)]
+    assert [row["ts_event"] for row in seen] == [f"2024-01-01 00:00:00.00000000{k}Z" for k in (0, 2, 3)]
 
 
 def test_the_raw_bytes_of_a_kept_row_are_that_row(tmp_path):

@@ -415,6 +415,35 @@ def test_records_of_other_types_are_set_aside_and_a_mapping_among_them_names_wha
         accounts_hold(lake, [part], 8)
 
 
+def test_a_mapping_names_what_follows_it_only_and_no_other_record_makes_a_row_suspect(tmp_path):
+    rows = [{**row, "instrument_id": 99, "ts_recv": START + k, "ts_event": START + k, "publisher_id": 1} for k, row in enumerate(rows_of("mbp-1", 4))]
+    old, new = (naive_dbn.other(22, 44, 99, START, b"\0" * 73 + name) for name in (b"OLD", b"NEW"))
+    first, second, third, last = (naive.record("mbp-1", row) for row in rows)
+    stream = [old, first, naive_dbn.other(23, 20), second, new, third, last]
+    for batch_rows in (1, 2, 100):
+        lake = tmp_path / f"{batch_rows}"
+        data = naive_dbn.header(3, [], schema="mbp-1") + b"".join(stream)
+        parts = decode_published(source_of(written(tmp_path, data)), lake, batch_rows=batch_rows)
+        assert {part.partition.symbol: lake_rows(lake, part) for part in parts} == {
+            name: [{**row, "symbol": name} for row in of] for name, of in (("NEW", rows[2:]), ("OLD", rows[:2]))
+        }
+        assert [read_facts(lake / part.path)["suspect_rows"] for part in parts] == [[], []]
+
+
+@pytest.mark.parametrize("symbol", ["", None])
+def test_a_bad_parquet_row_without_a_symbol_may_be_of_any(tmp_path, symbol):
+    rows = [{**row, "instrument_id": 7, "publisher_id": 1, "symbol": "ES"} for row in rows_of("mbp-1", 3)]
+    table = pq.read_table(io.BytesIO(parquet_bytes(rows, "mbp-1", pretty=False)))
+    for name, column in (("bid_sz_00", pa.array([5, None, 5])), ("symbol", pa.array(["ES", symbol, "ES"]))):
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    path = tmp_path / "f.parquet"
+    pq.write_table(table, path)
+    parts = decode_published(source_of(path), tmp_path / "lake")
+    assert {part.partition.symbol for part in parts} == {"ES"}
+    assert [row["symbol"] for row in quarantine_of(tmp_path / "lake")] == [""]
+    assert {tuple(read_facts(tmp_path / "lake" / part.path)["suspect_rows"]) for part in parts} <= {(0,), (1,)}
+
+
 @given(st.lists(st.sampled_from(["row", "system", "mapping"]), max_size=30), st.integers(1, 8), st.sampled_from(SCHEMAS))
 @settings(max_examples=EXAMPLES // 4, deadline=None)
 def test_records_are_followed_as_the_twin_follows_them(tmp_path_factory, kinds, batch_rows, schema):
