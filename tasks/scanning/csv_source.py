@@ -7,7 +7,7 @@ numbers in `csv_kernels.py`; which file is of which format in `formats.py`; what
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -95,22 +95,26 @@ def plan_columns(path: Path, header: bytes, file_format: str) -> tuple[tuple[str
     return names, np.array([COLUMNS.get(name, _NOT_READ) for name in names], np.int64)
 
 
-def price_mode(lines: bytes, column: int, columns: int) -> int:
-    """Whether the prices of these first lines are decimal text or integers in 1e-9.
+def price_mode(lines: bytes, prices: Sequence[int], columns: int) -> int:
+    """Whether the prices of these first lines, in the columns `prices` of `columns`, are decimal text or integers in 1e-9.
 
-    One price with a point, or one other than 0 below INTEGER_PRICE_FLOOR, makes them decimal: Databento writes all nine decimals, and other
-    writers drop ".0". If all are integers above, they are in 1e-9. Without a price, the first one in the file decides by the same rule.
+    Integers when those of at least INTEGER_PRICE_FLOOR outnumber the prices with a point: then the small ones are small (a spread beside its
+    outright), and those with a point are bad rows, which must not turn the unit of all others. Else decimal, where there is a price other than
+    0: Databento writes all nine decimals, and other writers drop ".0". Without a price, the first one in the file decides.
     """
-    found = field_kernels.UNDECIDED_PRICES
+    pointed = small = large = 0
     for line in lines.split(b"\n"):
         fields = line.rstrip(b"\r").split(b",")
-        text = fields[column].strip(b'"') if len(fields) == columns else b""
-        if not _NUMBER.fullmatch(text) or (b"." not in text and int(text) == 0):
-            continue
-        if b"." in text or abs(int(text)) < field_kernels.INTEGER_PRICE_FLOOR:
-            return field_kernels.DECIMAL_PRICES
-        found = field_kernels.INTEGER_PRICES
-    return found
+        for column in prices if len(fields) == columns else ():
+            text = fields[column].strip(b'"')
+            if b"." in text:
+                pointed += _NUMBER.fullmatch(text) is not None
+            elif _NUMBER.fullmatch(text) and int(text):
+                is_large = abs(int(text)) >= field_kernels.INTEGER_PRICE_FLOOR
+                large, small = large + is_large, small + (not is_large)
+    if large > pointed:
+        return field_kernels.INTEGER_PRICES
+    return field_kernels.DECIMAL_PRICES if pointed or small else field_kernels.UNDECIDED_PRICES
 
 
 def stem(path: Path) -> str:
@@ -125,8 +129,8 @@ class CsvReader:
     """Reader (see `batches.py`) of a "databento-csv" or "seven-column-csv" source.
 
     Columns are found by the header, in any order. A seven-column file has decimal prices, ts_recv := ts_event, publisher and instrument 0, and
-    is_last sets F_LAST. Without a symbol column the symbol is the source's first, else the file's stem; an empty symbol is the stem. Letters of
-    action and side are passed on as they are. A row that cannot be read becomes a BadRow; its line costs no other line.
+    is_last sets F_LAST. Without a symbol column the symbol is the source's first, else the file's stem; an empty symbol is the stem, of a
+    bad row unknown. Letters of action and side are passed on as they are. A row that cannot be read becomes a BadRow; its line costs no other line.
     Memory: about 4 blocks of at most MAX_BLOCK bytes and one batch.
     Raises EmptySource, SchemaMismatch, CorruptSource from `batches`.
     """
@@ -169,7 +173,7 @@ class CsvReader:
             self.symbols.append(self.source.symbols[0] if self.source.symbols else stem(path))
         if self.source.format == "databento-csv":
             head = bytes(lines.text[lines.pos : lines.text.rfind(b"\n", 0, PROBE_BYTES) + 1])
-            self._state[field_kernels.PRICE_MODE] = price_mode(head, self._names.index("price"), len(self._names))
+            self._state[field_kernels.PRICE_MODE] = price_mode(head, [self._names.index("price")], len(self._names))
 
     def _parse(self, lines: Lines, batch_rows: int) -> RawBatch:
         # A row has at least one byte per column, so small regions get small arrays.

@@ -53,18 +53,10 @@ def _kind(name: str, found: Published) -> tuple[int, int]:
     return (kernels.DECIMAL, field_kernels.PRICE) if "_px_" in name else (kernels.UNSIGNED, field_kernels.INTEGER)
 
 
-def price_unit(lines: bytes, names: tuple[str, ...]) -> int:
-    """Whether prices are decimal text or integers in 1e-9, by the rule of `csv_source.price_mode` over all price columns of the first lines."""
-    modes = {price_mode(lines, column, len(names)) for column, name in enumerate(names) if "_px_" in name}
-    if field_kernels.DECIMAL_PRICES in modes:
-        return field_kernels.DECIMAL_PRICES
-    return field_kernels.INTEGER_PRICES if field_kernels.INTEGER_PRICES in modes else field_kernels.UNDECIDED_PRICES
-
-
 class PublishedCsv:
     """Reader (published_batches.py) of a CSV file. Columns are found by the header, in any order; a row that cannot be read costs no other row.
 
-    Without a symbol column the symbol is the source's; an empty symbol is the file name up to the first dot.
+    Without a symbol column the symbol is the source's; an empty symbol is the file name up to the first dot, of a bad row unknown.
     Memory: about four blocks of at most MAX_BLOCK bytes and one batch.
     """
 
@@ -103,7 +95,9 @@ class PublishedCsv:
         self._names, self._columns, self._limits = plan_columns(self._path, header, self._found)
         if "symbol" not in self._names:
             self.symbols.append(self._named)
-        self._state[field_kernels.PRICE_MODE] = price_unit(bytes(lines.text[lines.pos : lines.text.rfind(b"\n", 0, PROBE_BYTES) + 1]), self._names)
+        head = bytes(lines.text[lines.pos : lines.text.rfind(b"\n", 0, PROBE_BYTES) + 1])
+        prices = [column for column, name in enumerate(self._names) if "_px_" in name]
+        self._state[field_kernels.PRICE_MODE] = price_mode(head, prices, len(self._names))
 
     def _parse(self, lines: Lines, batch_rows: int) -> PublishedBatch:
         # A row has at least one byte per column, so small regions get small arrays.

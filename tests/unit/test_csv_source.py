@@ -180,6 +180,8 @@ def test_a_seven_column_price_is_decimal_even_without_a_point(tmp_path):
         (("5510000000", "21.33"), (5510000000 * 10**9, 21330000000)),
         (("5", "21"), (5 * 10**9, 21 * 10**9)),
         (("-1500000", str(UNDEF_PRICE)), (-1500000, UNDEF_PRICE)),
+        (("1170000000", "500000", "-250000", "1170050000"), (1170000000, 500000, -250000, 1170050000)),  # an outright, its spread of 0.0005
+        (("500000", str(UNDEF_PRICE)), (500000, UNDEF_PRICE)),
     ],
 )
 def test_the_unit_of_databento_prices_is_decided_once_for_the_file(tmp_path, prices, expected):
@@ -197,6 +199,13 @@ def test_a_point_in_a_file_of_integer_prices_is_a_bad_row_and_never_rescaled(tmp
     assert [(entry[1], entry[4]) for entry in bad] == [(3000, "price")]
 
 
+def test_a_price_with_a_point_among_the_first_integers_does_not_turn_the_unit_of_the_others(tmp_path):
+    rows = [ROW.replace("5.510000000", price) for price in ("1170000000", "1.17", "1170050000")]
+    events, bad = one(tmp_path / "a.csv", DATABENTO, *rows)
+    assert [event["price"] for event in events] == [1170000000, 1170050000]
+    assert [(entry[1], entry[4]) for entry in bad] == [(1, "price")]
+
+
 @pytest.mark.parametrize("text", ["5510000000", "5.51"])
 def test_without_a_price_in_the_first_rows_the_first_price_decides_the_unit(tmp_path, text):
     empty = [ROW.replace("5.510000000", "")] * 3000
@@ -211,11 +220,19 @@ def test_without_a_price_in_the_first_rows_the_first_price_decides_the_unit(tmp_
 def test_nan_is_a_bad_price_where_an_action_needs_one(tmp_path, action):
     row = ROW.replace(",A,B,5.510000000", f",{action},B,NaN")
     events, bad = one(tmp_path / "a.csv", DATABENTO, row)
-    if action in "RN":
+    if action in "CRN":  # an order is cancelled by its id
         assert events[0]["price"] == UNDEF_PRICE
         assert not bad
     else:
         assert [(entry[4], entry[5]) for entry in bad] == [("price_nan", "ARL")]
+
+
+@pytest.mark.parametrize("symbol", ["", '""'])
+def test_a_bad_row_without_a_symbol_may_be_of_any(tmp_path, symbol):
+    row = ROW.replace("ARL", symbol)
+    events, bad = one(tmp_path / "feed.csv", DATABENTO, ROW, row, row.replace(",100,", ",x,"), ROW.replace(",100,", ",x,"))
+    assert [event["symbol"] for event in events] == ["ARL", "feed"]
+    assert [(entry[4], entry[5]) for entry in bad] == [("integer", None), ("integer", "ARL")]
 
 
 def test_an_unterminated_quote_costs_its_line_only(tmp_path):
