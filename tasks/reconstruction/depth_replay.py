@@ -44,7 +44,8 @@ class DepthReplay(DepthSampling):
     strict: raise BookError at the first gap of a valid book. `book` is the DepthBook and stays readable between batches.
 
     A message is one complete event. Before the first snapshot there is no book. A jump of the update id, or a line that could not be read, makes
-    the book suspect until the next snapshot. Messages outside of the windows feed the book and give no rows.
+    the book suspect until the next snapshot. Messages before and between the windows give rows of the touch, for the last of them is what stands
+    when a window begins; those after the last window feed the book and give no rows.
     """
 
     def __init__(

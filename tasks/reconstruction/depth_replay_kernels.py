@@ -14,7 +14,7 @@ from tasks.kernels import inner, kernel
 from tasks.reconstruction.depth_book_kernels import COUNT, LAST_ID, REASON, STATUS, apply_updates, clear, settle, take_image
 from tasks.reconstruction.depth_sample_kernels import T_UPDATE_ID, depth_grid_until, show_status, touch_of, touch_row
 from tasks.reconstruction.proof_kernels import P_GOOD, P_OPEN, P_SPANS, compare_levels, note
-from tasks.reconstruction.sample_kernels import T_AS_OF, T_BBO, T_NEXT, T_NOW, T_SEQUENCE, T_SINCE, wanted
+from tasks.reconstruction.sample_kernels import T_AS_OF, T_BBO, T_NEXT, T_NOW, T_SEQUENCE, T_SINCE
 from tasks.schemas import NO_BOOK, REASONS, SUSPECT, VALID
 
 # Columns of n messages and their m updates (see DepthBatch), and: clock int64[n] ns; rank int32[m] and size int64[m] at the replay's scale;
@@ -157,6 +157,8 @@ def depth_replay(batch, start, book, clock, grid, touch, last, windows, depth, k
     of a valid book and is not applied). Changes book, clock, proofs, counters and the buffers. Twin: tests/oracles/naive_depth.py
     """
     state = book.state
+    # Before a window, too: what stands when it begins is told by the last row before it.
+    until = windows.end[windows.end.shape[0] - 1] if windows.end.shape[0] > 0 else np.int64(0)
     mark = 0
     while mark < batch.marks.shape[0] and batch.marks[mark] < start:
         mark += 1
@@ -170,7 +172,6 @@ def depth_replay(batch, start, book, clock, grid, touch, last, windows, depth, k
         clock[T_NOW] = now
         if clock[T_SINCE] < 0:
             clock[T_SINCE] = now
-        is_wanted, _ = wanted(clock, windows, clock[T_NOW])
         mark = note_marks(batch, mark, i, state, counters)
         update_id, sequence = batch.update_id[i], batch.sequence[i]
         counters[C_MESSAGES] += 1
@@ -198,6 +199,6 @@ def depth_replay(batch, start, book, clock, grid, touch, last, windows, depth, k
         spread_of(book, proofs, counters, now, sequence)
         clock[T_AS_OF], clock[T_SEQUENCE], clock[T_UPDATE_ID] = now, sequence, update_id
         show_status(clock, state)
-        if is_wanted:
+        if now < until:
             touch_row(clock, book, batch, i, last, touch)
     return DONE, batch.kind.shape[0]

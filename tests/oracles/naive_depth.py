@@ -209,7 +209,7 @@ class NaiveDepth:
         self.told.append(Told(self.now, self.as_of, *self.of_last, self.status, self.reason, self.since, self.levels()))
 
     def _touch_row(self, message: Message) -> None:
-        if not any(start <= self.now < end for start, end in self.windows):
+        if not self.windows or self.now >= self.windows[-1][1]:
             return
         touch = tuple((levels or [EMPTY])[0][:2] for levels in self.levels())
         if (touch, *self._shown) == self._touch:

@@ -202,6 +202,17 @@ def test_a_message_at_the_grid_time_is_in_its_row_and_a_later_one_is_not():
     assert [sizes[at] for at in (-1, 0, 1, 2)] == [0, 5, 8, 9]
 
 
+def test_what_stands_when_a_window_begins_is_a_row_of_the_touch_and_what_comes_after_the_last_is_none():
+    items = [snapshot(-5, 5, *BOOK), message(45, 6, (BID, 99, 8)), message(95, 7, (BID, 99, 9))]
+    grid, touch, _ = replayed(items)
+    assert [(row["update_id"], (row["clock"] - START_NS) // SECOND, row["sz"][0] // 1_000) for row in touch] == [(5, -5, 5), (6, 45, 8)]
+    for start, _ in WINDOWS:
+        first = next(row for row in grid if row["time"] >= start)
+        stood = [row for row in touch if row["clock"] <= start][-1]
+        assert (first["levels"][0][:2], first["levels"][1][:2]) == tuple(zip(stood["px"], stood["sz"], strict=True))
+        assert (first["status"], first["as_of"]) == (stood["status"], stood["clock"])
+
+
 def test_messages_after_the_last_window_are_compared_and_give_no_rows():
     later = (WINDOWS[-1][1] - START_NS) // SECOND + 100
     grid, touch, replay = replayed([snapshot(0, 5, *BOOK), message(60, 6, (BID, 99, 8)), snapshot(later, 6, (BID, 99, 8), *BOOK[1:])])
