@@ -24,7 +24,7 @@ from tasks.reconstruction.depth_replay_kernels import (
     Proofs,
     depth_replay,
 )
-from tasks.reconstruction.depth_sample_kernels import depth_grid_until, show_status
+from tasks.reconstruction.depth_sample_kernels import depth_grid_until, show_status, touch_row
 from tasks.reconstruction.depth_sampling import DepthSamples, DepthSampling
 from tasks.reconstruction.proof_kernels import DIFFERENCE_SIZE, Proof, new_proof
 from tasks.reconstruction.sample_kernels import NEVER, T_AS_OF, T_NOW, T_SINCE
@@ -72,6 +72,7 @@ class DepthReplay(DepthSampling):
         difference, tally = np.zeros(DIFFERENCE_SIZE, np.int64), np.zeros(2, np.int64)
         self._proofs = Proofs(new_proof(), new_proof(), difference, tally, new_image(0), new_image(0))
         self._pending = 0
+        self._latest: Batch | None = None
 
     def feed(self, batch: DepthBatch) -> Iterator[DepthSamples]:
         """Apply one batch of any length. Rows are handed out when a buffer is full, and the rest by `finish`.
@@ -94,7 +95,7 @@ class DepthReplay(DepthSampling):
             batch.kind, self._clock_of(batch), batch.ts, batch.cts, batch.update_id, batch.sequence, batch.first, batch.side, rank, size,
             batch.price_digits, batch.size_digits, marks,
         )  # fmt: skip
-        code, at = FULL, 0
+        self._latest, code, at = columns, FULL, 0
         while code == FULL:
             code, at = depth_replay(
                 columns, at, self.book.arrays, self.clock, self.grid, self.touch, self.last, self.windows, max(self.depths), self._keep, self._strict,
@@ -133,7 +134,14 @@ class DepthReplay(DepthSampling):
             if state[STATUS] == VALID:
                 state[STATUS], state[REASON] = SUSPECT, R_QUARANTINED
                 show_status(self.clock, state)
+                self._last_touch()
         yield from self._grid_to(NEVER)
+
+    def _last_touch(self) -> None:
+        """A row of the touch with the last message, for a status that no message came to tell. The buffer was emptied before."""
+        assert self._latest is not None  # a valid book had a message
+        if len(self.windows.end) and self.clock[T_NOW] < self.windows.end[-1]:
+            touch_row(self.clock, self.book.arrays, self._latest, len(self._latest.kind) - 1, self.last, self.touch)
 
     def _grid_to(self, end: int) -> Iterator[DepthSamples]:
         done = False

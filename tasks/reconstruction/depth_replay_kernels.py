@@ -178,6 +178,8 @@ def depth_replay(batch, start, book, clock, grid, touch, last, windows, depth, k
         what = judge(state, counters, batch.kind[i], update_id)
         if what == IGNORE:
             show_status(clock, state)
+            if state[STATUS] != NO_BOOK and now < until:
+                touch_row(clock, book, batch, i, last, touch)  # a bad line before it may have made the book suspect
             continue
         status, last_id = state[STATUS], state[LAST_ID]
         if what == GAP and status == VALID:

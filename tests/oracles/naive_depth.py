@@ -84,6 +84,7 @@ class NaiveDepth:
         self.good, self.bad, self._replaces = -1, 0, False
         self._shown: tuple[str, str] = ("no_book", "no_snapshot")
         self._touch: Any = None
+        self._latest: Message | None = None
 
     def feed(self, items: Iterable[Item]) -> NaiveDepth:
         """Take the items, and then the end of the feed."""
@@ -95,12 +96,14 @@ class NaiveDepth:
         if self.bad:
             self._doubt()
             self._tell()
+            if self._latest is not None:
+                self._touch_row(self._latest)
         return self
 
     def take(self, message: Message) -> None:
         """Take one message."""
         time = message.cts if self.clock == "cts" and message.cts != NO_TIME else message.ts
-        self.now = max(self.now, time)
+        self.now, self._latest = max(self.now, time), message
         if self.since < 0:
             self.since = self.now
         self._doubt()
@@ -109,8 +112,7 @@ class NaiveDepth:
         if counts:
             self._apply(message)
         self._tell()
-        if counts:
-            self._touch_row(message)
+        self._touch_row(message)
 
     def _counts(self, message: Message) -> bool:
         """Whether a message counts; its id is judged."""
@@ -209,7 +211,7 @@ class NaiveDepth:
         self.told.append(Told(self.now, self.as_of, *self.of_last, self.status, self.reason, self.since, self.levels()))
 
     def _touch_row(self, message: Message) -> None:
-        if not self.windows or self.now >= self.windows[-1][1]:
+        if self.status == "no_book" or not self.windows or self.now >= self.windows[-1][1]:
             return
         touch = tuple((levels or [EMPTY])[0][:2] for levels in self.levels())
         if (touch, *self._shown) == self._touch:

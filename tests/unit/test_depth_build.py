@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deployments.certify import print_certificates
+from tasks.aggregation.depth_aggregate import DepthAggregates, aggregate_depth
 from tasks.depth_recipe import DepthRecipe, DepthSource
 from tasks.errors import BookError, SourceError, UsageError
 from tasks.publishing.ledger import check, collect
@@ -109,6 +110,34 @@ def test_a_bad_line_is_set_aside_with_its_place_and_the_book_is_suspect_until_th
     (row,) = pq.read_table(next((tmp_path / "quarantine").rglob("*.parquet")), partitioning=None).to_pylist()
     assert (row["source_row"], row["byte_offset"], row["raw"].decode()) == (1, len(lines[0]) + 1, lines[1])
     assert check(collect(tmp_path, [source.partition])) == []
+
+
+def mid_bars(lake: Path, source: DepthSource, built: DepthBuilt) -> list[dict]:
+    aggregate_depth(lake, source.partition, DepthAggregates(depth=max(built.grids), bars=("1m",)))
+    return pq.read_table(lake / source.partition.path("mid-1m"), partitioning=None).to_pylist()
+
+
+def test_bars_of_the_mid_begin_with_the_book_that_the_engine_made_before_midnight(tmp_path):
+    # Sent at 00:00:00.001, made 3 ms before: the mid is 101 from midnight to 00:00:30 and 101.5 after it.
+    lines = [line("snapshot", 1, 10, [("100", "1")], [("102", "1")]), line("delta", 30_003, 11, [("101", "1")])]
+    source = feed(tmp_path, *lines)
+    built = build(tmp_path, source, DepthRecipe(stale_after_ns=None))
+    bar = mid_bars(tmp_path, source, built)[0]
+    assert [bar[name] for name in ("status", "open", "low", "high", "close", "twap", "valid_share")] == ["valid", 101, 101, 101.5, 101.5, 101.25, 1]
+
+
+@pytest.mark.parametrize("after", [[], [line("delta", 150_003, 11, [("100", "7")])]], ids=["nothing", "an old message"])
+def test_a_bad_line_that_no_message_of_the_book_follows_makes_the_bars_suspect_as_the_grid_is(tmp_path, after):
+    lines = [line("snapshot", 3, 10, [("100", "1")], [("102", "1")]), line("delta", 90_003, 11, []), '{"topic": "orderbook.200', *after]
+    source = feed(tmp_path, *lines)
+    built = build(tmp_path, source, DepthRecipe(stale_after_ns=None))
+    # Known with the next message, or with the last one there is: at 00:01:30 or 00:02:30.
+    doubtful = 2 if after else 1
+    rows, bars = grid(tmp_path, built, 200), mid_bars(tmp_path, source, built)
+    assert [row["status"] for row in rows] == ["valid"] * (doubtful + 1) + ["suspect"] * (1_439 - doubtful)
+    assert [bar["status"] for bar in bars] == ["valid"] * doubtful + ["suspect"] * (1_440 - doubtful)
+    assert [bar["valid_share"] for bar in bars[: doubtful + 2]] == [1.0] * doubtful + [0.5, 0.0]
+    assert {bar["reason"] for bar in bars[doubtful:]} == {"quarantined"}
 
 
 def test_a_gap_fails_the_file_where_that_is_asked_for_and_leaves_nothing_behind(tmp_path):

@@ -268,17 +268,25 @@ def test_a_gap_is_suspect_until_the_next_snapshot():
 
 
 def test_a_bad_line_is_known_with_the_message_after_it_or_at_the_end():
-    grid, _, replay = replayed([snapshot(0, 5, *BOOK), None, message(2, 6), snapshot(3, 7, *BOOK), None], [2])
+    grid, touch, replay = replayed([snapshot(0, 5, *BOOK), None, message(2, 6), snapshot(3, 7, *BOOK), None], [2])
     states = {(row["time"] - START_NS) // SECOND: (row["status"], row["reason"]) for row in grid}
     assert [states[at] for at in (1, 2, 3, 4)] == [("valid", ""), *[("suspect", "quarantined")] * 3]
     assert replay.facts()["quarantined"] == 2
+    assert [(row["status"], row["clock"], row["since"], row["update_id"]) for row in touch] == [
+        (status, START_NS + at * SECOND, START_NS + at * SECOND, number)
+        for status, at, number in (("valid", 0, 5), ("suspect", 2, 6), ("valid", 3, 7), ("suspect", 3, 7))
+    ]
+    # Only the status is another one.
+    assert touch[-1] == touch[-2] | {"status": "suspect", "reason": "quarantined"}
 
 
 def test_a_bad_line_is_known_with_a_message_that_does_not_count_too():
     grid, touch, _ = replayed([snapshot(0, 5, *BOOK), None, message(2, 5), message(4, 6)])
     states = {(row["time"] - START_NS) // SECOND: (row["status"], row["since"], row["as_of"]) for row in grid}
     assert (states[1], states[3]) == (("valid", START_NS, START_NS), ("suspect", START_NS + 2 * SECOND, START_NS))
-    assert [(row["status"], row["clock"], row["since"]) for row in touch[1:]] == [("suspect", START_NS + 4 * SECOND, START_NS + 2 * SECOND)]
+    assert [(row["status"], row["clock"], row["since"], row["update_id"]) for row in touch[1:]] == [
+        ("suspect", START_NS + 2 * SECOND, START_NS + 2 * SECOND, 5)
+    ]
 
 
 def test_strict_names_the_gap_and_applies_nothing_of_it():
