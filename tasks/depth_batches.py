@@ -20,10 +20,19 @@ MAX_DIGITS = 18
 
 
 class BadLine(Protocol):
-    """A line that could not be read, after `before` messages of its batch; the reader's own class tells where it stands and why."""
+    """A line that could not be read, after `before` messages of its batch: where it stands (as `line` and `offset` of DepthBatch) and why."""
 
     @property
     def before(self) -> int: ...
+
+    @property
+    def source_row(self) -> int: ...
+
+    @property
+    def byte_offset(self) -> int: ...
+
+    @property
+    def reason(self) -> str: ...
 
 
 @dataclass

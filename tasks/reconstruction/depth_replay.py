@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tasks.depth_batches import NO_TIME, PRICE_DIGITS, SNAPSHOT, DepthBatch
+from tasks.depth_batches import NO_TIME, PRICE_DIGITS, SNAPSHOT, BadLine, DepthBatch
 from tasks.errors import BookError, UsageError
 from tasks.reconstruction.depth_book import DepthBook, ScaleTooSmall, new_image
 from tasks.reconstruction.depth_book_kernels import COUNT, LAST_ID, REASON, STATUS
 from tasks.reconstruction.depth_replay_kernels import (
+    BAD_LINE_FOUND,
     C_CROSSED,
     C_EVENT_ENDS,
     C_LOCKED,
@@ -41,7 +42,7 @@ class DepthReplay(DepthSampling):
     depths: levels of the grid's rows wanted, the deepest is what `DepthSamples` hold; keep: levels a side to which the book is cut after each
     message, the feed's depth; interval_ns, windows: a row at each multiple of the interval in each [start_ns, end_ns); clock: "ts", or "cts" where
     a message has it, else ts; price_digits, size_digits: the scale; stale_after_ns: age beyond which a valid grid row is stale, None for never;
-    strict: raise BookError at the first gap of a valid book. `book` is the DepthBook and stays readable between batches.
+    strict: raise BookError at the first gap of a valid book or line that could not be read. `book` is the DepthBook and stays readable between batches.
 
     A message is one complete event. Before the first snapshot there is no book. A jump of the update id, or a line that could not be read, makes
     the book suspect until the next snapshot. Messages before and between the windows give rows of the touch, for the last of them is what stands
@@ -71,14 +72,15 @@ class DepthReplay(DepthSampling):
         self.counters = np.zeros(len(COUNTERS), np.int64)
         difference, tally = np.zeros(DIFFERENCE_SIZE, np.int64), np.zeros(2, np.int64)
         self._proofs = Proofs(new_proof(), new_proof(), difference, tally, new_image(0), new_image(0))
-        self._pending = 0
+        self._pending = 0  # bad lines after all messages so far
+        self._unplaced: BadLine | None = None  # the first of them
         self._latest: Batch | None = None
 
     def feed(self, batch: DepthBatch) -> Iterator[DepthSamples]:
         """Apply one batch of any length. Rows are handed out when a buffer is full, and the rest by `finish`.
 
         Raises ScaleTooSmall or BookError for an update that the scale cannot hold, before anything of the batch is applied; BookError at a gap
-        (strict only), naming line, byte, ids and what to do.
+        or a bad line (strict only), naming line, byte, ids or reason, and what to do.
         """
         bad = sorted(line.before for line in batch.bad)
         n = len(batch)
@@ -88,7 +90,10 @@ class DepthReplay(DepthSampling):
             self._make_room(batch)
             yield from self._run(batch, rank, size, marks)
             self._pending = 0
-        self._pending += sum(before >= n for before in bad)
+        late = [line for line in batch.bad if line.before >= n]
+        if late and not self._pending:
+            self._unplaced = late[0]
+        self._pending += len(late)
 
     def _run(self, batch: DepthBatch, rank: np.ndarray, size: np.ndarray, marks: np.ndarray) -> Iterator[DepthSamples]:
         columns = Batch(
@@ -103,6 +108,8 @@ class DepthReplay(DepthSampling):
             )  # fmt: skip
             if code == GAP_FOUND:
                 raise BookError(self._explain(batch, at))
+            if code == BAD_LINE_FOUND:
+                raise BookError(self._explain_bad(at, batch.bad))
             if code == FULL:
                 yield self.empty()
 
@@ -124,12 +131,25 @@ class DepthReplay(DepthSampling):
             "until the next snapshot instead."
         )
 
+    def _explain_bad(self, i: int, bad: Sequence[BadLine]) -> str:
+        line = self._unplaced if i == 0 and self._pending else next(line for line in bad if line.before == i)
+        assert line is not None  # the kernel found one
+        return (
+            f"Line {line.source_row:,} (from 0; byte {line.byte_offset:,}) could not be read ({line.reason}): what it changed is not known. Rerun "
+            "with --on-book-error suspect to set it aside and mark the interval until the next snapshot instead."
+        )
+
     def finish(self) -> Iterator[DepthSamples]:
-        """The grid rows that are still due, to the end of the windows. A bad line after the last message makes the book suspect from that on."""
+        """The grid rows that are still due, to the end of the windows. A bad line after the last message makes the book suspect from that on.
+
+        Raises BookError at such a line of a valid book (strict only).
+        """
         if self._pending:
             yield from self._grid_to(int(self.clock[T_NOW]))
             state = self.book.arrays.state
             self.counters[C_QUARANTINED] += self._pending
+            if self._strict and state[STATUS] == VALID:
+                raise BookError(self._explain_bad(0, ()))
             self._pending = 0
             if state[STATUS] == VALID:
                 state[STATUS], state[REASON] = SUSPECT, R_QUARANTINED

@@ -36,7 +36,7 @@ COUNTERS = (
 ) = range(len(COUNTERS))  # fmt: skip
 
 R_GAP, R_QUARANTINED = REASONS.index("gap"), REASONS.index("quarantined")
-DONE, FULL, GAP_FOUND = range(3)
+DONE, FULL, GAP_FOUND, BAD_LINE_FOUND = range(4)
 # What a message is to the book.
 APPLY, REPLACE, IGNORE, GAP = range(4)
 
@@ -153,8 +153,8 @@ def note_marks(batch, mark, i, state, counters):
 def depth_replay(batch, start, book, clock, grid, touch, last, windows, depth, keep, strict, counters, proofs):
     """Apply messages start..n-1 and sample.
 
-    Returns (code, next message): DONE; FULL (empty the buffers and go on at next); GAP_FOUND (only when strict: message `next` shows a gap
-    of a valid book and is not applied). Changes book, clock, proofs, counters and the buffers. Twin: tests/oracles/naive_depth.py
+    Returns (code, next message): DONE; FULL (empty the buffers and go on at next); GAP_FOUND, BAD_LINE_FOUND (only when strict: message `next`
+    shows a gap of a valid book, or follows a line that could not be read, and is not applied). Changes book, clock, proofs, counters and the buffers. Twin: tests/oracles/naive_depth.py
     """
     state = book.state
     # Before a window, too: what stands when it begins is told by the last row before it.
@@ -173,6 +173,8 @@ def depth_replay(batch, start, book, clock, grid, touch, last, windows, depth, k
         if clock[T_SINCE] < 0:
             clock[T_SINCE] = now
         mark = note_marks(batch, mark, i, state, counters)
+        if strict and state[STATUS] == SUSPECT:
+            return BAD_LINE_FOUND, i
         update_id, sequence = batch.update_id[i], batch.sequence[i]
         counters[C_MESSAGES] += 1
         what = judge(state, counters, batch.kind[i], update_id)

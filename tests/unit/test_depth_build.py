@@ -148,6 +148,16 @@ def test_a_gap_fails_the_file_where_that_is_asked_for_and_leaves_nothing_behind(
     assert build(tmp_path / "lake", source).facts["status"] == "suspect"
 
 
+def test_a_bad_line_fails_the_file_where_that_is_asked_for_and_leaves_nothing_behind(tmp_path):
+    first = line("snapshot", 0, 10, [("100", "1")])
+    for after in ([line("delta", 100, 12, [("100", "2")])], []):
+        source = feed(tmp_path, first, '{"bad', *after)
+        with pytest.raises(BookError, match=rf"Line 1 \(from 0; byte {len(first) + 1}\) could not be read"):
+            build(tmp_path / "lake", source, DepthRecipe(on_book_error="fail"))
+        assert not [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
+    assert build(tmp_path / "lake", source).facts["status"] == "suspect"
+
+
 def test_bookmill_certify_holds_depth_books_against_their_snapshots_and_tells_sizes_as_the_feed_wrote_them(tmp_path, capsys):
     lines = [
         line("snapshot", 0, 10, [("100.5", "1.250")], [("101", "2")]), line("delta", 60_000, 11, [("100.5", "1.375")]),

@@ -293,8 +293,20 @@ def test_strict_names_the_gap_and_applies_nothing_of_it():
     items = [snapshot(0, 5, *BOOK), message(1, 6), message(2, 9, (BID, 99, 1))]
     with pytest.raises(BookError, match=r"Line 2 \(from 0; byte 200\): update id 9 after 6: .*--on-book-error suspect"):
         replayed(items, strict=True)
-    _, _, replay = replayed([snapshot(0, 5, *BOOK), None, message(2, 9)], strict=True)
-    assert replay.status() == ("suspect", "quarantined")
+
+
+@pytest.mark.parametrize("lengths", [[], [1], [2], [1, 1], [3], [1, 2]])
+@pytest.mark.parametrize("after", [[], [message(2, 6)], [message(2, 5)], [message(2, 9)], [snapshot(2, 6, *BOOK)], [None]])
+def test_strict_names_the_first_bad_line_of_a_valid_book_whatever_follows_it(lengths, after):
+    with pytest.raises(BookError, match=r"^Line 1 \(from 0; byte 100\) could not be read \(malformed\): .*--on-book-error suspect"):
+        replayed([snapshot(0, 5, *BOOK), None, *after], lengths, strict=True)
+
+
+def test_strict_lets_bad_lines_pass_while_there_is_no_book():
+    for items in ([None, message(0, 5), None, snapshot(1, 6, *BOOK), message(2, 7)], [None], [message(0, 5), None]):
+        _, _, replay = replayed(items, [2], strict=True)
+        assert replay.facts()["quarantined"] == items.count(None)
+    replayed([None, snapshot(1, 6, *BOOK)], strict=True)
 
 
 def test_deltas_before_the_first_snapshot_are_skipped():
