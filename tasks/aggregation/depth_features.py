@@ -6,7 +6,7 @@
   ends before the band does (500 levels of BTCUSDT are some 5 bps), the band holds all levels and equals bid_depth or ask_depth.
 - ofi and realised_vol over (T - interval, T] are those of features.py; changes counts the rows of that span with another touch (as in
   depth_bars.py). They come from the stream, not from the grid row, and are never null: 0 where nothing came.
-- Sizes are sums of integers in float64: exact below 2^53 units, to 16 digits above.
+- Sizes, ofi among them, are sums of integers in float64: exact below 2^53 units, to 16 digits above.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.aggregation.depth_feature_kernels import sum_levels
-from tasks.aggregation.depth_layers import Scale, check_prices, touch_batches
+from tasks.aggregation.depth_layers import TOUCH, Scale, check_prices, touch_batches
+from tasks.aggregation.feature_kernels import WIDE_QUOTES
 from tasks.aggregation.features import Quotes, checked_steps, ratio
 from tasks.aggregation.layer_reading import INT64_MIN, Columns, coded_column, codes, integers, record_batches, row_count
 from tasks.errors import UsageError
@@ -68,7 +69,7 @@ class _Touches(Quotes):
     def __init__(self, path: Path, interval_ns: int, batch_rows: int) -> None:
         self._scale = Scale(path)
         self._moved, self._latest = np.empty(0, np.int64), INT64_MIN
-        super().__init__(touch_batches(path, self._scale, batch_rows), "as_of", interval_ns)
+        super().__init__(touch_batches(path, self._scale, batch_rows), "as_of", interval_ns, WIDE_QUOTES)
 
     def fold(self, grid: np.ndarray) -> dict[str, Any]:
         columns: dict[str, Any] = super().fold(grid)
@@ -85,7 +86,7 @@ class _Touches(Quotes):
             clock = np.maximum(np.maximum.accumulate(batch["ts"]), self._latest)
             self._latest = int(clock[-1])
             self._moved = np.concatenate([self._moved, clock[batch["changed"]]])
-        return {**batch, "no_book": batch["status"] == NO_BOOK}
+        return {**batch, **{name: batch[name].astype(np.float64) for name in TOUCH if "_sz_" in name}, "no_book": batch["status"] == NO_BOOK}
 
 
 def _head(path: Path, batch: pa.RecordBatch) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def _book(path: Path, batch: pa.RecordBatch, depth: int, scale: Scale) -> dict[s
     reach = np.stack([np.abs(mid2) // 10_000 * bps + np.abs(mid2) % 10_000 * bps // 10_000 for bps in BANDS_BPS])
     near, whole = np.zeros((2 * len(BANDS_BPS), len(mid2))), np.zeros((2, len(mid2)))
     sum_levels(px, sz, mid2, sided, reach, near, whole)
-    touch_size = bid_size + ask_size
+    touch_size = bid_size.astype(np.float64) + ask_size  # the sum of two may leave int64
     found = {
         "spread": (ask - bid) / scale.price_units,
         "mid": mid2 / (2 * scale.price_units),

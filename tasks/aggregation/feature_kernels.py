@@ -21,6 +21,9 @@ QUOTES = np.dtype(
     ]
 )  # fmt: skip
 
+# The same for sizes of many decimals, of which a few sum up to more than int64 holds.
+WIDE_QUOTES = np.dtype([(name, "f8" if name in ("bid_size", "ask_size", "flow") else kind) for name, kind in QUOTES.descr])
+
 PRINTS = np.dtype(
     [
         ("clock", "i8"),
@@ -79,8 +82,8 @@ def fold_quotes(ts, bid, ask, bid_size, ask_size, no_book, i, ended, grid, g, in
     """Fold touch rows from i on into grid rows from g on, until either runs out.
 
     ts, bid, ask, bid_size, ask_size int64[n] (ns; 1e-9, 2^63-1 empty; size); no_book bool[n]: the touch is not known; ended: no batch follows;
-    grid int64[m] ns ascending by at least interval; states QUOTES[1], carried; flow int64[m] and volatility float64[m] written.
-    Returns (i, g). Twin: tests/oracles/naive_features.py
+    grid int64[m] ns ascending by at least interval; states QUOTES[1], carried; flow int64[m] and volatility float64[m] written. Where sums of sizes
+    may leave int64, sizes and flow are float64 in all three (WIDE_QUOTES). Returns (i, g). Twin: tests/oracles/naive_features.py
     """
     state = states[0]
     while g < len(grid):

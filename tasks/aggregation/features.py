@@ -130,11 +130,11 @@ class _Stream:
 class Quotes(_Stream):
     """The touch layer: order flow and volatility."""
 
-    def __init__(self, batches: Iterator[Columns], clock: str, interval_ns: int) -> None:
-        super().__init__(batches, clock, interval_ns, QUOTES)
+    def __init__(self, batches: Iterator[Columns], clock: str, interval_ns: int, state: np.dtype = QUOTES) -> None:
+        super().__init__(batches, clock, interval_ns, state)
 
     def fold(self, grid: np.ndarray) -> dict[str, pa.Array]:
-        flow, volatility = np.empty(len(grid), np.int64), np.empty(len(grid), np.float64)
+        flow, volatility = np.empty(len(grid), self.state.dtype["flow"]), np.empty(len(grid), np.float64)
 
         def step(b: Columns, at: int, ended: bool, g: int) -> tuple[int, int]:
             bid, ask, bid_size, ask_size = (b[name] for name in _TOUCH)

@@ -274,6 +274,18 @@ def test_a_change_at_exactly_the_start_of_the_span_is_not_in_it_and_one_at_its_e
     assert [row["changes"] for row in found] == [1, 1]
 
 
+@pytest.mark.parametrize("size", [2**40, 5 * 10**18 + 1, 2**63 - 1])
+def test_sums_of_sizes_that_no_64_bit_integer_holds_are_right(tmp_path, size):
+    # A bid that rises 49 times by its whole size, and beside it an ask that stays.
+    rows = [Touch(t, 10**13 + t, 2 * 10**13, size, size, "valid", "", 0) for t in range(50)]
+    book = [(10**13 + 49 - level, 2 * 10**13 + level, size, size) for level in range(DEPTH)]
+    session = [49], [book], rows, 50
+    found = features(tmp_path, session)
+    assert_equal(found, naive_rows(session))
+    assert found[0]["ofi"] == pytest.approx(49 * size / 10 ** DIGITS[1], rel=1e-15)
+    assert (found[0]["imbalance_1"], found[0]["microprice"]) == (0, pytest.approx(found[0]["mid"], rel=1e-15))
+
+
 @pytest.mark.parametrize("mid", [10**13, 10**13 + 2_500])
 def test_a_level_at_exactly_the_border_of_a_band_is_in_it_and_one_unit_beyond_is_not(tmp_path, mid):
     reach = [mid * bps // 10_000 for bps in BANDS_BPS]  # the farthest whole unit within
