@@ -111,7 +111,7 @@ def _levels(path: Path, batch: pa.RecordBatch, depth: int) -> Iterator[np.ndarra
 def _book(path: Path, batch: pa.RecordBatch, depth: int, scale: Scale) -> dict[str, pa.Array]:
     """The features of the grid row's own book, float64[n], null where a side is empty."""
     px, sz = _levels(path, batch, depth)
-    check_prices(path, px)
+    check_prices(scale, px)
     sided = (px[0] != UNDEF_PRICE) & (px[1] != UNDEF_PRICE)
     bid, ask, bid_size, ask_size = (np.where(sided, column, 0) for column in (px[0], px[1], sz[0], sz[1]))
     mid2 = bid + ask

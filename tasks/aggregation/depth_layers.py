@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.aggregation.layer_reading import Columns, codes, column_batches, integers, record_batches
+from tasks.depth_batches import PRICE_DIGITS
 from tasks.errors import SchemaMismatch, UsageError
 from tasks.partitions import Partition
 from tasks.schemas import NO_BOOK, REASONS, SEVERITY, STATUSES, UNDEF_PRICE
@@ -55,14 +56,18 @@ class Scale:
         return 10.0 ** max(self.size_digits, 0)
 
 
-def check_prices(path: Path, prices: np.ndarray) -> None:
-    """Raises SchemaMismatch where a price of int64 `prices` leaves no room for a sum of two; UNDEF_PRICE is none."""
+def check_prices(scale: Scale, prices: np.ndarray) -> None:
+    """Raises SchemaMismatch where a price of int64 `prices`, of the layer of `scale`, leaves no room for a sum of two; UNDEF_PRICE is none."""
     wide = (prices != UNDEF_PRICE) & ((prices >= PRICE_LIMIT) | (prices <= -PRICE_LIMIT))
     if wide.any():
+        # No layer has larger units than 10^-PRICE_DIGITS; smaller ones come from a price with more decimals.
+        finer = f"A line of the source has a price with {scale.price_digits} decimals: set it aside if it is wrong, and run again. "
+        whole = "Books and touch are right and stay; bars of the mid and features cannot be made of such prices: leave the pair out (--pairs)."
         raise SchemaMismatch(
-            path,
-            f"a price is {int(prices[wide][0]):,} units; allowed: less than 2^62 on both sides of 0, so that a mid can be taken",
-            remedy="Rebuild the partition with fewer decimals of the price.",
+            scale.path,
+            f"a price is {int(prices[wide][0]):,} units of 10^-{scale.price_digits}; allowed: less than 2^62 "
+            f"({PRICE_LIMIT / scale.price_units:,.6g}) on both sides of 0, so that a mid can be taken",
+            remedy=finer + whole if scale.price_digits > PRICE_DIGITS else whole,
         )
 
 
@@ -82,7 +87,7 @@ def touch_batches(path: Path, scale: Scale, batch_rows: int) -> Iterator[Columns
         for name in TOUCH:
             batch[name][unknown] = UNDEF_PRICE if "_px_" in name else 0
         for name in TOUCH[:2]:
-            check_prices(path, batch[name])
+            check_prices(scale, batch[name])
         batch["changed"] = np.zeros(len(unknown), bool)
         for k, name in enumerate(TOUCH):
             batch["changed"] |= np.diff(batch[name], prepend=last[k]) != 0

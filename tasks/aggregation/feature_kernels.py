@@ -22,7 +22,7 @@ QUOTES = np.dtype(
 )  # fmt: skip
 
 # The same for sizes of many decimals, of which a few sum up to more than int64 holds.
-WIDE_QUOTES = np.dtype([(name, "f8" if name in ("bid_size", "ask_size", "flow") else kind) for name, kind in QUOTES.descr])
+WIDE_QUOTES = np.dtype([(name, "f8" if name in ("bid_size", "ask_size", "flow") else QUOTES[name]) for name in QUOTES.names or ()])
 
 PRINTS = np.dtype(
     [

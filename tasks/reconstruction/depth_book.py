@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tasks.depth_batches import BID, MAX_DIGITS, NO_ID, DepthBatch
+from tasks.depth_batches import BID, MAX_DIGITS, NO_ID, PRICE_DIGITS, DepthBatch
 from tasks.errors import BookError
 from tasks.reconstruction.depth_book_kernels import BEST, BOOK_STATE, COUNT, LAST_ID, REASON, STATUS, WORST, Book, Image, move_levels, read_image
 from tasks.reconstruction.depth_price_kernels import Scale, Written, fill_table, move_ranks, places_in, scale_updates, unknown_prices
@@ -124,10 +124,10 @@ class DepthBook:
         name, value, digits, scale = "price", price, pd, self.price_digits
         if abs(price) <= self._scale.price_limit[pd]:
             name, value, digits, scale = "size", size, sd, self.size_digits
-        return (
-            f"{where}: {name} {value} x 10^-{digits} does not fit 64 bits in units of 10^-{scale}, the largest is {_LARGEST}. "
-            f"Another line of the file has {name}s with so many decimals; set one of both lines aside and run again."
-        )
+        told = f"{where}: {name} {value} x 10^-{digits} does not fit 64 bits in units of 10^-{scale}, the largest is {_LARGEST}."
+        if name == "price" and scale <= PRICE_DIGITS:
+            return f"{told} Prices have no larger units: set the line aside if it is wrong, and run again; else leave the pair out (--pairs)."
+        return f"{told} Another line of the file has {name}s with so many decimals; set one of both lines aside and run again."
 
     def levels(self, side: int) -> tuple[np.ndarray, np.ndarray]:
         """px, sz int64[k] of all levels of a side (0 bid, 1 ask), best first."""

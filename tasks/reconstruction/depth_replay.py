@@ -42,7 +42,7 @@ class DepthReplay(DepthSampling):
     depths: levels of the grid's rows wanted, the deepest is what `DepthSamples` hold; keep: levels a side to which the book is cut after each
     message, the feed's depth; interval_ns, windows: a row at each multiple of the interval in each [start_ns, end_ns); clock: "ts", or "cts" where
     a message has it, else ts; price_digits, size_digits: the scale; stale_after_ns: age beyond which a valid grid row is stale, None for never;
-    strict: raise BookError at the first gap of a valid book or line that could not be read. `book` is the DepthBook and stays readable between batches.
+    strict: raise BookError at the first gap or unreadable line of a valid book. `book` is the DepthBook and stays readable between batches.
 
     A message is one complete event. Before the first snapshot there is no book. A jump of the update id, or a line that could not be read, makes
     the book suspect until the next snapshot. Messages before and between the windows give rows of the touch, for the last of them is what stands

@@ -154,7 +154,8 @@ def depth_replay(batch, start, book, clock, grid, touch, last, windows, depth, k
     """Apply messages start..n-1 and sample.
 
     Returns (code, next message): DONE; FULL (empty the buffers and go on at next); GAP_FOUND, BAD_LINE_FOUND (only when strict: message `next`
-    shows a gap of a valid book, or follows a line that could not be read, and is not applied). Changes book, clock, proofs, counters and the buffers. Twin: tests/oracles/naive_depth.py
+    shows a gap of a valid book, or follows a line that could not be read, and is not applied). Changes book, clock, proofs, counters and the
+    buffers. Twin: tests/oracles/naive_depth.py
     """
     state = book.state
     # Before a window, too: what stands when it begins is told by the last row before it.

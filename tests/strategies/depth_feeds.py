@@ -101,9 +101,7 @@ def batch_of(items: Sequence[Item], line: int = 0) -> DepthBatch:
         first=np.cumsum([0, *counts], dtype=np.int64),
         **{name: column(updates, name, np.uint8) for name in ("side", "price_digits", "size_digits")},
         **{name: column(updates, name, np.int64) for name in ("price", "size")},
-        bad=[
-            Bad(sum(other is not None for other in items[:at]), line + at, (line + at) * 100) for at, item in enumerate(items) if item is None
-        ],
+        bad=[Bad(sum(other is not None for other in items[:at]), line + at, (line + at) * 100) for at, item in enumerate(items) if item is None],
     )
 
 

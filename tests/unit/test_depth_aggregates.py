@@ -377,8 +377,13 @@ def test_a_faulty_layer_or_option_is_named_and_leaves_no_file(tmp_path):
     rows = [quote(0, 10), quote(1, 12)]
     scales = write_bbo(tmp_path / "scales.parquet", rows, price_digits=[9, 10])
     wide = write_bbo(tmp_path / "wide.parquet", [Touch(0, 2**62, UNDEF_PRICE, 1, 0, "valid", "", 0)])
+    large = write_bbo(tmp_path / "large.parquet", [Touch(0, 2**62, UNDEF_PRICE, 1, 0, "valid", "", 0)], price_digits=[9])
     out = tmp_path / "mid.parquet"
-    for path, words in ((scales, r"scales\.parquet: price_digits is 9 and then 10"), (wide, r"wide\.parquet: a price is 4,611,686,018,427,387,904")):
+    finer = (
+        r"wide\.parquet: a price is 4,611,686,018,427,387,904 units of 10\^-11; .*2\^62 \(4\.61169e\+07\).* with 11 decimals: set it aside .*--pairs"
+    )
+    coarsest = r"904 units of 10\^-9; .*2\^62 \(4\.61169e\+09\) on both sides of 0, so that a mid can be taken\. Books and touch .*--pairs"
+    for path, words in ((scales, r"scales\.parquet: price_digits is 9 and then 10"), (wide, finer), (large, coarsest)):
         with pytest.raises(SchemaMismatch, match=words):
             build_mid_bars(path, out, 10, STAMP, partition=PARTITION)
     for windows in ([(5, 5)], [(0, 5), (4, 6)]):

@@ -11,7 +11,7 @@ import pytest
 from deployments.certify import print_certificates
 from tasks.aggregation.depth_aggregate import DepthAggregates, aggregate_depth
 from tasks.depth_recipe import DepthRecipe, DepthSource
-from tasks.errors import BookError, SourceError, UsageError
+from tasks.errors import BookError, SchemaMismatch, SourceError, UsageError
 from tasks.publishing.ledger import check, collect
 from tasks.reconstruction.depth_build import DepthBuilt, build_depth, is_built
 from tasks.reconstruction.depth_certificate import certify_depth
@@ -138,6 +138,22 @@ def test_a_bad_line_that_no_message_of_the_book_follows_makes_the_bars_suspect_a
     assert [bar["status"] for bar in bars] == ["valid"] * doubtful + ["suspect"] * (1_440 - doubtful)
     assert [bar["valid_share"] for bar in bars[: doubtful + 2]] == [1.0] * doubtful + [0.5, 0.0]
     assert {bar["reason"] for bar in bars[doubtful:]} == {"quarantined"}
+
+
+@pytest.mark.parametrize(
+    ("price", "words"),
+    [
+        ("10000000000", r"^Line 0 .* in units of 10\^-9, the largest is \d+\. Prices have no larger units: .* leave the pair out \(--pairs\)"),
+        (
+            "5000000000",
+            r"10\^-9; allowed: less than 2\^62 .*so that a mid can be taken\. Books and touch are right .* leave the pair out \(--pairs\)",
+        ),
+    ],
+)
+def test_a_price_too_large_for_the_coarsest_units_gets_an_advice_that_can_be_followed(tmp_path, price, words):
+    source = feed(tmp_path, line("snapshot", 1_000, 10, [(price, "1")], [(price[:-1] + "1", "1")]))
+    with pytest.raises((BookError, SchemaMismatch), match=words):
+        mid_bars(tmp_path, source, build(tmp_path, source))
 
 
 def test_a_gap_fails_the_file_where_that_is_asked_for_and_leaves_nothing_behind(tmp_path):
