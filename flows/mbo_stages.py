@@ -163,17 +163,12 @@ class MboRun(ProofStages, BookRun[BookJob]):
                 self.fail(str(job.partition), "reconstruct", told + "Check how the source was exported.")
         names = layer_names(self.recipe)
         base = {"clock": self.recipe.clock}
-        grid: dict[tuple[Any, ...] | None, list[str]] = defaultdict(list)
-        for job in jobs:
-            grid[job.windows].append(job.partition.path(names["grid"]))
         judged: list[tuple[str, list[str], dict[str, Any]]] = [
             ("books", [j.partition.path("bbo") for j in jobs], {**base, "depth": 1}),
             ("books", [j.partition.path(names["rows"]) for j in jobs], {**base, "depth": self.recipe.depth}),
         ]
-        for windows, paths in grid.items():
-            context = {**base, "depth": self.recipe.depth, "grid": True, "interval_ns": self.recipe.interval_ns, "windows": windows}
-            judged.append(("books", paths, context))
-        self.gate_all([*judged, ("trades", [j.partition.path("trades") for j in jobs], base)])
+        grid = [("books", paths, {**context, "depth": self.recipe.depth, "grid": True}) for paths, context in self._on_grid(jobs, names["grid"])]
+        self.gate_all([*judged, *grid, ("trades", [j.partition.path("trades") for j in jobs], base)])
         return self.alive(jobs)
 
     def certify(self, jobs: list[BookJob]) -> list[BookJob]:
@@ -207,8 +202,16 @@ class MboRun(ProofStages, BookRun[BookJob]):
             ("bars", [j.partition.path(spec.layer) for j in jobs], {"clock": self.recipe.clock, "time_bars": spec.kind == "time"})
             for spec in map(parse_bar, self.recipe.bars)
         ]
-        self.gate_all([*bars, ("features", [j.partition.path(features) for j in jobs], {"clock": self.recipe.clock})])
+        self.gate_all([*bars, *(("features", paths, context) for paths, context in self._on_grid(jobs, features))])
         return self.alive(jobs)
+
+    def _on_grid(self, jobs: list[BookJob], layer: str) -> list[tuple[list[str], dict[str, Any]]]:
+        """Files of a layer on the grid, with the context of those that have the same windows."""
+        paths: dict[tuple[tuple[int, int], ...] | None, list[str]] = defaultdict(list)
+        for job in jobs:
+            paths[job.windows].append(job.partition.path(layer))
+        same = {"clock": self.recipe.clock, "interval_ns": self.recipe.interval_ns}
+        return [(found, {**same, "windows": windows}) for windows, found in paths.items()]
 
     def draw(self, jobs: list[BookJob], most: int) -> None:
         """Heatmap grids and pictures of the largest partitions."""

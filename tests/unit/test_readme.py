@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,7 +91,8 @@ def setting_table() -> Table:
 def gate_table() -> Table:
     """The rules of all suites in every context that changes them, each once."""
     rows = [("every gate", code(r.name), r.consequence, r.why) for r in FILE_RULES]
-    contexts = [Context(depth=10), Context(depth=10, grid=True, interval_ns=1_000_000_000), Context(time_bars=False)]
+    grid = Context(depth=10, grid=True, interval_ns=1_000_000_000)
+    contexts = [Context(depth=10), grid, replace(grid, windows=((0, 1),)), Context(time_bars=False)]
     for suite in (*SUITES, *DEPTH_SUITES):
         for context in contexts:
             own = {r.name for r in FILE_RULES}

@@ -222,6 +222,22 @@ BAR = {
     "no_nulls": put("open", None),
     "one_partition": put("symbol", "NQH4"),
 }
+FEATURE = {
+    **STATUS,
+    "status_began_before": put("status_since", T0 + 5 * SECOND + 1),
+    "spread_not_negative": put("spread", -1),
+    "imbalance_within_one": put("imbalance_n", 1.0000001),
+    "volatility_not_negative": put("realised_vol", -1e-12),
+    "signed_within_volume": put("signed_volume", -6),
+    "no_look_ahead": put("as_of", T0 + 5 * SECOND + 1),
+    "null_only_without_side": put("microprice", None),
+    "finite_numbers": put("mid", math.nan),
+    "last_side_known": put("last_side", "N"),
+    "no_nulls": put("ofi", None),
+}
+
+# The windows that the good rows of a grid cover.
+IN_WINDOWS = {"interval_ns": SECOND, "windows": ((T0 - 3, T0 + (N - 1) * SECOND + 1),)}
 
 CONSOLIDATED = {
     **{name: change for name, change in STATUS.items() if name != "one_partition"},
@@ -258,6 +274,8 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[], Rows], dict[str, Callab
     }),
     "books-grid": ("books", {"depth": 3, "grid": True, "has_counts": True, "interval_ns": SECOND},
                    lambda: good_books(3, grid=True), {**DEEP, **ON_GRID, "age_fits_as_of": put("age_ns", 8)}),
+    "books-grid-windows": ("books", {"depth": 3, "grid": True, **IN_WINDOWS}, lambda: good_books(3, grid=True),
+                           {**DEEP, **ON_GRID, "reaches_end": drop(N - 1)}),
     "books-grid-any-step": ("books", {"depth": 3, "grid": True}, lambda: good_books(3, grid=True), {**DEEP, **ON_GRID}),
     "books-events": ("books", {"depth": 3, "clock": "ts_recv"}, lambda: good_books(3, grid=False), {**DEEP, **ON_EVENTS}),
     "books-events-venue-clock": ("books", {"depth": 3, "clock": "ts_event"}, lambda: good_books(3, grid=False),
@@ -289,20 +307,9 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[], Rows], dict[str, Callab
     "bars-activity": ("bars", {"time_bars": False}, good_bars, {
         **BAR, "closes_at_or_after_start": put("ts_close", T0 + 5 * SECOND - 1), "starts_in_order": put("ts_event", T0 + 4 * SECOND - 1),
     }),
-    "features": ("features", {}, good_features, {
-        **STATUS,
-        "status_began_before": put("status_since", T0 + 5 * SECOND + 1),
-        "spread_not_negative": put("spread", -1),
-        "imbalance_within_one": put("imbalance_n", 1.0000001),
-        "volatility_not_negative": put("realised_vol", -1e-12),
-        "signed_within_volume": put("signed_volume", -6),
-        "no_look_ahead": put("as_of", T0 + 5 * SECOND + 1),
-        "time_ordered": put_all(ts_event=T0 + 4 * SECOND, as_of=T0 + 4 * SECOND),
-        "null_only_without_side": put("microprice", None),
-        "finite_numbers": put("mid", math.nan),
-        "last_side_known": put("last_side", "N"),
-        "no_nulls": put("ofi", None),
-    }),
+    "features": ("features", {}, good_features, {**FEATURE, "time_ordered": put_all(ts_event=T0 + 4 * SECOND, as_of=T0 + 4 * SECOND)}),
+    "features-grid": ("features", {"interval_ns": SECOND}, good_features, {**FEATURE, "grid_equally_spaced": drop(5)}),
+    "features-windows": ("features", IN_WINDOWS, good_features, {**FEATURE, "grid_equally_spaced": drop(5), "reaches_end": drop(N - 1)}),
     "consolidated": ("consolidated", {}, good_consolidated, CONSOLIDATED),
     "consolidated-venue-clock": ("consolidated", {"clock": "ts_event"}, good_consolidated, {
         **CONSOLIDATED, "time_ordered": put_all(ts_event=T0 + 4 * SECOND - 1, status_since=T0),
@@ -448,16 +455,55 @@ def test_price_bounds_are_exact_to_the_last_unit(tmp_path):
     assert outcome.by_file == {str(paths[1]): 1}
 
 
-def test_a_grid_of_several_windows_may_jump_only_to_the_start_of_a_window(tmp_path):
+# A grid of minutes in two windows of one UTC day, as --hours 22:00-02:00 gives them: 00:00 to 01:59 and 22:00 to 23:59.
+MIDNIGHT = T0 // (86_400 * SECOND) * 86_400 * SECOND
+HOUR = 3_600 * SECOND
+WINDOWS = ((MIDNIGHT, MIDNIGHT + 2 * HOUR), (MIDNIGHT + 22 * HOUR, MIDNIGHT + 24 * HOUR))
+WINDOW_TIMES = [start + 60 * SECOND * k for start, _ in WINDOWS for k in range(120)]
+
+
+@pytest.mark.parametrize("suite", ["books", "features"])
+@pytest.mark.parametrize(("kept", "found"), [
+    (range(240), {}),
+    ([*range(30), *range(31, 240)], {"grid_equally_spaced": 1}),
+    ([*range(30), *range(29, 240)], {"grid_equally_spaced": 1}),
+    ([*range(60), *range(120, 240)], {"grid_equally_spaced": 1}),
+    ([*range(120), *range(121, 240)], {"grid_equally_spaced": 1}),
+    (range(1, 240), {"grid_equally_spaced": 1}),
+    (range(120, 240), {"grid_equally_spaced": 1}),
+    (range(239), {"reaches_end": 1}),
+    (range(180), {"reaches_end": 1}),
+    (range(120), {"reaches_end": 1}),
+], ids=["whole", "minute", "twice", "window's end", "window's start", "start", "first window", "end", "last hour", "last window"])  # fmt: skip
+def test_rows_missing_anywhere_in_the_windows_of_a_grid_are_found(tmp_path, suite, kept, found):
+    columns = {"ts_event": [WINDOW_TIMES[k] for k in kept], "status_since": MIDNIGHT, "as_of": MIDNIGHT}
+    if suite == "books":
+        age = [t - MIDNIGHT for t in columns["ts_event"]]
+        levels = {
+            f"{side}_{kind}_00": value for side, px in (("bid", 999), ("ask", 1000)) for kind, value in (("px", px * TICK), ("sz", 5), ("ct", 2))
+        }
+        schema, rows = books_schema(1), _rows(books_schema(1), len(kept), ts_recv=columns["ts_event"], age_ns=age, **columns, **levels)
+    else:
+        undefined = dict.fromkeys(("mid", "microprice", "imbalance_1", "imbalance_n"))
+        schema, rows = FEATURES, _rows(FEATURES, len(kept), last_side="N", last_side_method="none", spread=UNDEF_PRICE, **columns, **undefined)
+    path = write(tmp_path / "grid.parquet", rows, schema)
+    # The windows of another day are for other files.
+    for windows in (WINDOWS, tuple((start + day, end + day) for day in (0, 24 * HOUR) for start, end in WINDOWS)):
+        context = {"depth": 1, "grid": True, "interval_ns": 60 * SECOND, "windows": windows}
+        assert {o.name: o.unexpected for o in run_gate(suite, [path], context=context).failed} == found
+
+
+def test_a_window_begins_with_the_first_time_of_the_grid_in_it(tmp_path):
     rows = good_books(2, grid=True)
     for name in ("ts_event", "ts_recv", "as_of"):
         rows[name][6:] = [t + 100 * SECOND for t in rows[name][6:]]
     path = write(tmp_path / "grid.parquet", rows, books_schema(2))
-    windows = ((T0, T0 + 6 * SECOND), (T0 + 106 * SECOND - 3, T0 + 120 * SECOND))
+    end = T0 + (99 + N) * SECOND + 1
     shared = {"depth": 2, "grid": True, "interval_ns": SECOND}
+    windows = ((T0, T0 + 6 * SECOND), (T0 + 106 * SECOND - 3, end))
     assert run_gate("books", [path], context={**shared, "windows": windows}).status == "ok"
-    late = (windows[0], (T0 + 105 * SECOND - 3, T0 + 120 * SECOND))
-    assert {o.name for o in run_gate("books", [path], context={**shared, "windows": late}).failed} == {"grid_equally_spaced"}
+    early = (windows[0], (T0 + 105 * SECOND - 3, end))
+    assert {o.name for o in run_gate("books", [path], context={**shared, "windows": early}).failed} == {"grid_equally_spaced"}
 
 
 def test_snapshot_rows_may_be_days_old_on_arrival_and_top_of_book_rows_need_no_price(tmp_path):

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from tasks.schemas import REASONS, STATUSES, UNDEF_PRICE, books_schema
 from validation.rules import Consequence, Context, Rule, complete, every, one_of, one_partition
+from validation.suites.grid_times import grid_rules
 
 _REPLAY = "The certificate of the partition and the replay in tasks/reconstruction; rebuild the partition with --on-book-error fail."
 _SAMPLER = "The samplers in tasks/reconstruction and the clock of the recipe."
@@ -25,7 +26,8 @@ def rules(context: Context) -> tuple[Rule, ...]:
     """All expectations on book rows of this depth, on event ends or a grid."""
     unknown = {"as_of", "status_since"} if context.grid else {"as_of"}  # before the first event of a grid
     filled = (name for name in books_schema(context.depth).names if name not in unknown)
-    return (*level_rules(context), *status_rules(), *time_rules(context), complete(filled, look=_REPLAY), one_partition())
+    spaced = equally_spaced(context, _SAMPLER) if context.grid else ()
+    return (*level_rules(context), *status_rules(), *time_rules(context), *spaced, complete(filled, look=_REPLAY), one_partition())
 
 
 def status_rules() -> tuple[Rule, ...]:
@@ -147,14 +149,6 @@ def time_rules(context: Context) -> tuple[Rule, ...]:
             status_began("ts_event"),
             _look_ahead("block", "ts_event", "A sample at T may hold only events that were complete at T; one later nanosecond is look-ahead."),
             _age("CASE WHEN as_of IS NULL THEN age_ns = -1 WHEN as_of > ts_event THEN true ELSE age_ns = ts_event::HUGEINT - as_of END"),
-            Rule(
-                "grid_equally_spaced",
-                "block",
-                why="Returns and volatilities divide by the step; a missing or doubled grid row changes them silently.",
-                look=_SAMPLER,
-                holds=spacing(context),
-                previous=("ts_event",),
-            ),
         )
     # On event rows as_of is the running clock of the replay. In a snapshot, ts_event is the age of an order, and the replay runs on ts_recv.
     own, until = ("ts_recv", "ts_recv") if context.clock == "ts_recv" else ("greatest(ts_event, ts_recv)", "both")
@@ -199,14 +193,7 @@ def _age(holds: str, check: str = "") -> Rule:
     )
 
 
-def spacing(context: Context) -> str:
-    """Each row one interval after the last, but for the first rows of the windows; without a known interval, the step never changes."""
-    if not context.interval_ns:
-        return (
-            "prev_ts_event IS NULL OR (ts_event > prev_ts_event AND (prev2_ts_event IS NULL "
-            "OR ts_event::HUGEINT - prev_ts_event = prev_ts_event::HUGEINT - prev2_ts_event))"
-        )
-    step = context.interval_ns
-    starts = sorted({-(-start // step) * step for start, _ in context.windows or ()})
-    jump = f" OR (ts_event > prev_ts_event AND ts_event IN ({', '.join(map(str, starts))}))" if starts else ""
-    return f"prev_ts_event IS NULL OR ts_event::HUGEINT - prev_ts_event = {step}{jump}"
+def equally_spaced(context: Context, look: str) -> tuple[Rule, ...]:
+    """The rules that each time of the grid has one row; features stand on the same grid."""
+    why = "Returns and volatilities divide by the step; a missing or doubled grid row changes them silently."
+    return grid_rules("grid_equally_spaced", why, look, context)

@@ -13,8 +13,9 @@ import pyarrow as pa
 from tasks.schemas import BANDS_BPS, DEPTH_FEATURES, MID_BARS
 from validation.rules import Context, Rule, complete, every
 from validation.suites.books import status_began, status_rules, time_rules
-from validation.suites.depth_books import every_grid_time, follows, one_symbol, steps
+from validation.suites.depth_books import EVERY_GRID_TIME, every_grid_time, one_symbol
 from validation.suites.features import FEATURE_RULES
+from validation.suites.grid_times import through
 
 _BUILDER = "The mid bars in tasks/aggregation, and the touch rows of that span; the gate of depth-bbo says whether they were sound."
 _FORMULA = "The depth features in tasks/aggregation and the grid row of the same ts_event."
@@ -67,7 +68,7 @@ def depth_features_rules(context: Context) -> tuple[Rule, ...]:
     """All expectations on depth features; interval_ns and windows are those of the grid."""
     filled = complete((name for name in DEPTH_FEATURES.names if name not in (*_OF_BOOK, "as_of", "status_since")), look=_FORMULA)
     kept = (replace(rule, look=_FORMULA) for rule in FEATURE_RULES if rule.name in _KEPT)
-    times = (rule for rule in time_rules(replace(context, grid=True)) if rule.name != "grid_equally_spaced")
+    times = time_rules(replace(context, grid=True))
     own = (*_DEPTH, _changes(_FORMULA), _null_together(_OF_BOOK), _finite(DEPTH_FEATURES, _FORMULA))
     return (*own, *kept, *status_rules(), *times, *every_grid_time(context), filled, one_symbol())
 
@@ -81,7 +82,7 @@ def _every_bar(context: Context) -> tuple[Rule, ...]:
     for first, last in sorted((start // step * step, (end - 1) // step * step) for start, end in context.windows):
         joined = bool(spans) and first <= spans[-1][1] + step
         spans[-1 if joined else len(spans) :] = [(spans[-1][0], max(spans[-1][1], last)) if joined else (first, last)]
-    return steps(follows("ts_event", spans, step), [last for _, last in spans])
+    return through(*EVERY_GRID_TIME, spans, step)
 
 
 def _null_together(names: Iterable[str]) -> Rule:

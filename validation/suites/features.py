@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from tasks.schemas import FEATURES, SIDE_METHODS, SIDES, UNDEF_PRICE
 from validation.rules import Context, Rule, complete, every, one_letter, one_of, one_partition
-from validation.suites.books import status_began, status_rules
+from validation.suites.books import equally_spaced, status_began, status_rules
 
 _FLOATS = tuple(f.name for f in FEATURES if pa.types.is_floating(f.type))
 _BOOK_FLOATS = ("mid", "microprice", "imbalance_1", "imbalance_n")  # undefined, hence null, where a side is empty
@@ -20,9 +20,20 @@ def schema(context: Context) -> pa.Schema:
 
 
 def rules(context: Context) -> tuple[Rule, ...]:
-    """All expectations on features; nothing in them depends on the context."""
+    """All expectations on features; interval_ns and windows are those of the grid. Without a step: that times rise."""
     filled = complete((n for n in FEATURES.names if n not in _NULLABLE), look=_FORMULA)
-    return (*FEATURE_RULES, *status_rules(), status_began("ts_event"), filled, one_partition())
+    spaced = equally_spaced(context, _FORMULA) if context.interval_ns else (_RISING,)
+    return (*FEATURE_RULES, *spaced, *status_rules(), status_began("ts_event"), filled, one_partition())
+
+
+_RISING = Rule(
+    "time_ordered",
+    "block",
+    why="Rows stand on a rising grid; a repeated T would be joined twice.",
+    look=_FORMULA,
+    holds="prev_ts_event IS NULL OR ts_event > prev_ts_event",
+    previous=("ts_event",),
+)
 
 
 FEATURE_RULES = (
@@ -61,14 +72,6 @@ FEATURE_RULES = (
         why="A feature at T may know only what was complete at T; one later nanosecond is look-ahead.",
         look=_FORMULA,
         holds="as_of IS NULL OR as_of <= ts_event",
-    ),
-    Rule(
-        "time_ordered",
-        "block",
-        why="Rows stand on a rising grid; a repeated T would be joined twice.",
-        look=_FORMULA,
-        holds="prev_ts_event IS NULL OR ts_event > prev_ts_event",
-        previous=("ts_event",),
     ),
     Rule(
         "null_only_without_side",
