@@ -13,6 +13,7 @@ import httpx
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.utilities.annotations import quote
 
+from config.settings import Settings
 from flows.policies import equip, submit_placed
 from flows.run import Run, RunFailed
 from flows.run_life import ends_run
@@ -21,6 +22,7 @@ from tasks.partitions import Partition
 from tasks.publishing import ledger
 from tasks.publishing.draw import are_drawn, picture_markdown
 from tasks.publishing.report import RunFacts, certificate_rows, markdown_summary, partition_fields, table_rows
+from tasks.publishing.report_sections import partition_of
 from tasks.publishing.task import draw_heatmaps, publish_report, write_ledgers
 from validation.gate import GateReport
 from validation.task import gate, rules_digest
@@ -30,6 +32,8 @@ GATE_FILES, GATE_FILES_LEAST = 1_000, 200
 # Heatmaps shown as artifacts; all are in the lake and the report.
 PICTURES = 4
 HEATMAP = "heatmap"
+# Layers that no gate is given and no option names.
+ALWAYS = frozenset({"certificate", "ledger", "truth", "published", "exports", "mends"})
 SHOWN_FACTS = ("rows_in", "crossed", "locked", "anomalies", "statuses", "event_ends", "status", "reason")
 
 
@@ -66,6 +70,11 @@ class BookRun(Run, Generic[J]):
     rejected: list[dict[str, Any]]
     certificates: list[dict[str, Any]]
 
+    def __init__(self, title: str, lake: Path, settings: Settings) -> None:
+        super().__init__(title, lake, settings)
+        self.given: set[str] = set()  # to a gate: the layers that this run made or found done
+        self.drawn: set[str] = set()
+
     def known(self, jobs: list[J]) -> list[J]:
         """Note these jobs as the latest of their partitions."""
         self.life.claim([job.partition for job in jobs])
@@ -85,6 +94,7 @@ class BookRun(Run, Generic[J]):
         equipped, start = equip(gate, self.settings), time.perf_counter()
         calls, layers = [], []
         for suite, paths, context in judged:
+            self.given.update(paths)
             if suite != "events":
                 # No trade in a partition, or no row in the hours wanted, is no fault; how many rows there are is in the ledger.
                 paths = [path for path in paths if int((read_footer(self.lake / path) or {}).get("bookmill.rows", 1))]
@@ -134,10 +144,11 @@ class BookRun(Run, Generic[J]):
 
     def draw_pictures(self, partitions: Sequence[Partition], clock: str) -> None:
         """Pictures of the partitions that have a heatmap grid."""
-        self.stage(
+        outcomes = self.stage(
             draw_heatmaps, self.batches(partitions, lambda p: self.books[p].rows), lambda p: are_drawn(self.lake, p), "partitions", clock=clock,
             contents=lambda batch: contents(self.lake, [p.path(HEATMAP) for p in batch]),
         )  # fmt: skip
+        self.drawn = {outcome.subject for outcome in outcomes}
 
     def write_ledger(self, jobs: list[J]) -> None:
         """The ledger of every partition."""
@@ -147,9 +158,14 @@ class BookRun(Run, Generic[J]):
             "partitions", contents=self._all_contents,
         )  # fmt: skip
         for outcome in outcomes:
-            self.ledger += outcome.value
+            self.ledger += [row for row in outcome.value if self._is_own(row)]
             self.progress.finish(outcome.subject)
         self.ledger += ledger.outside_partitions(self.lake, [job.partition for job in jobs])
+
+    def _is_own(self, row: dict[str, Any]) -> bool:
+        """Whether a line of the ledger is of this run: that of the lake tells of the bars of runs with other options, too."""
+        stage, _, layer = row["stage"].partition(":")
+        return stage != "aggregate" or partition_of({"partition": row}).path(layer) in self.given
 
     @ends_run
     def report(self, sources: Sequence[str]) -> dict[str, Any]:
@@ -197,7 +213,7 @@ class BookRun(Run, Generic[J]):
             built = job.rebuilt
             partitions.append({
                 "partition": partition_fields(job.partition), "status": "failed" if error else "done", "error": error,
-                "outputs": self._outputs(made[job.partition]) if built else {},
+                "outputs": self._outputs(job.partition, built, made[job.partition]) if built else {},
                 "counts": {name: built.facts[name] for name in SHOWN_FACTS} if built else {},
             })  # fmt: skip
         known = {str(p) for p in self.books}
@@ -208,11 +224,15 @@ class BookRun(Run, Generic[J]):
             ledger=getattr(self, "ledger", []), memory=self.memory, rejected=[*self.rejected, *broken], certificates=self.certificates,
         )  # fmt: skip
 
-    def _outputs(self, files: dict[str, list[Path]]) -> dict[str, dict[str, Any]]:
+    def _outputs(self, partition: Partition, built: Made, files: dict[str, list[Path]]) -> dict[str, dict[str, Any]]:
+        """The files of the partition that are of this run; those of runs with other options stay beside them in the lake."""
+        own = {*ALWAYS, *built.facts["outputs"], *([HEATMAP] if str(partition) in self.drawn else [])}
         found = {}
         for layer, paths in files.items():
             for path in paths:
-                found[layer] = {"path": path.relative_to(self.lake).as_posix(), "rows": int((read_footer(path) or {}).get("bookmill.rows", 0))}
+                name = path.relative_to(self.lake).as_posix()
+                if layer in own or name in self.given:
+                    found[layer] = {"path": name, "rows": int((read_footer(path) or {}).get("bookmill.rows", 0))}
         return found
 
     def _all_contents(self, partitions: Sequence[Partition]) -> str:

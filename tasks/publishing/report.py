@@ -11,7 +11,6 @@ from typing import Any
 
 from tasks.partitions import Partition
 from tasks.publishing import report_charts, report_sections
-from tasks.publishing.ledger import layers_of
 from tasks.publishing.report_template import PLOT_CONFIG, cell, page, script_json
 from tasks.storage import atomic_file
 
@@ -101,13 +100,13 @@ _SHADING = '<p class="muted">Shaded: stretches with book rows that are not valid
 def write_report(facts: RunFacts, lake: Path, path: Path) -> None:
     """Write the report of `facts` with heatmaps, charts and quarantine from `lake` into the HTML file `path`; it loads nothing from outside.
 
-    Layers that do not exist are left out. The DETAILED largest partitions, failed ones first, get pictures; the table has all. Raises
-    StorageError when `path` cannot be written.
+    Charts and heatmaps are of the outputs of each entry, not of what else the lake has; files that do not exist are left out. The DETAILED largest
+    partitions, failed ones first, get pictures; the table has all. Raises StorageError when `path` cannot be written.
     """
     entries = sorted(
         facts.partitions, key=lambda e: (not report_sections.has_failed(e), -report_sections.rows_of(e), report_sections.partition_of(e))
     )
-    detailed = list(islice((e for e in entries if layers_of(lake, report_sections.partition_of(e))), DETAILED))
+    detailed = list(islice((e for e in entries if report_sections.layers_of(e, lake)), DETAILED))
     anchors = {report_sections.partition_of(e): f"partition-{i}" for i, e in enumerate(detailed)}
     figures: list[dict[str, Any]] = []
 
@@ -122,7 +121,7 @@ def write_report(facts: RunFacts, lake: Path, path: Path) -> None:
         details = []
         for entry in detailed:
             partition = report_sections.partition_of(entry)
-            layers, anchor = layers_of(lake, partition), anchors[partition]
+            layers, anchor = report_sections.layers_of(entry, lake), anchors[partition]
             charts: dict[str, report_charts.Figure | None] = dict(report_charts.book_figures(connection, lake, partition, layers))
             charts["bars"] = report_charts.bar_figure(connection, lake, partition, layers)
             drawn = [text for name, figure in charts.items() if (text := plot(f"{anchor}-{name}", figure))]

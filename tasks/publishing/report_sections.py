@@ -85,11 +85,16 @@ def detail(entry: Mapping[str, Any], lake: Path, anchor: str, plots: Sequence[st
     return "\n".join(parts)
 
 
+def layers_of(entry: Mapping[str, Any], lake: Path) -> list[str]:
+    """Layers among the outputs of a partition whose files are there, sorted."""
+    return sorted(layer for layer, output in (entry.get("outputs") or {}).items() if (lake / output["path"]).is_file())
+
+
 def heatmap_path(entry: Mapping[str, Any], lake: Path) -> Path | None:
-    """The heatmap picture of a partition: named among its outputs, or in its usual place."""
-    named = [o["path"] for o in (entry.get("outputs") or {}).values() if isinstance(o, Mapping) and str(o.get("path", "")).endswith(".png")]
-    usual = [partition_of(entry).path(layer, suffix=".png") for layer in ("heatmap", "heatmap-png", "heatmaps")]
-    return next((lake / p for p in [*named, *usual] if (lake / p).is_file()), None)
+    """The picture beside the heatmap grid among the outputs of a partition; one of an earlier run is none of its outputs."""
+    grid = (entry.get("outputs") or {}).get("heatmap")
+    picture = (lake / grid["path"]).with_suffix(".png") if grid else None
+    return picture if picture is not None and picture.is_file() else None
 
 
 def gates(reports: Sequence[Mapping[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import re
@@ -70,6 +71,27 @@ def test_a_second_run_finds_everything_done_and_changes_no_byte(finished, server
     assert after == before
     states = {run["state_name"] for run in ask(server[0], "/task_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 15})}
     assert "Cached" in states
+
+
+def test_a_run_with_other_options_tells_of_its_own_layers_and_pictures_only(server, tmp_path):
+    lake, source = tmp_path / "lake", tmp_path / "YMZ5.parquet"
+    write_session(SessionSpec(records=5_000, seed=6, symbols=("YMZ5",)), source, "seven-parquet")
+    told = []
+    first, other = (["--depth", "5", "--bars", "1s,1m", "--heatmaps", "1"], ["--depth", "3", "--bars", "1m", "--heatmaps", "0"])
+    for number, options in enumerate((first, first, other)):
+        code, output = bookmill(["run", "mbo", str(source), "--lake", str(lake), *options], *server, tmp_path / f"run-{number}")
+        assert code == 0, output
+        facts = json.loads(max((lake / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime_ns).read_text())
+        report = (lake / "reports" / f"{facts['run_id']}.html").read_text()
+        (entry,) = facts["partitions"]
+        told.append((set(entry["outputs"]), {row["stage"] for row in facts["ledger"]}, '<img class="heatmap"' in report, "Heatmap " in output))
+        assert f"size over {options[1]} levels" in report
+    always = {"events", "bbo", "trades", "checkpoints", "opening_book", "closing_book", "certificate", "ledger", "ohlcv-1m", "features-1s"}
+    stages = {"decode", "reconstruct", "aggregate:ohlcv-1m", "aggregate:features-1s"}
+    assert told[0] == (always | {"mbp-5", "mbp-5-1s", "ohlcv-1s", "heatmap"}, stages | {"aggregate:ohlcv-1s"}, True, True)
+    assert told[1] == told[0]  # found done
+    assert told[2] == (always | {"mbp-3", "mbp-3-1s"}, stages, False, False)
+    assert {"mbp-5", "mbp-5-1s", "ohlcv-1s", "heatmap"} <= {path.name for path in lake.iterdir()}
 
 
 def test_killed_at_random_moments_and_started_again_the_lake_is_byte_identical(finished, server, sources, tmp_path):

@@ -62,15 +62,22 @@ def make_lake(lake, partition, n=3_000):
            "source_row": 4711, "event_row": 5, "symbol": partition.symbol, "raw": b"<i>"}  # fmt: skip
     folder = lake / partition.path("quarantine")
     write_table(folder.parents[1] / "aaaaaaaaaa.parquet", pa.Table.from_pylist([bad, bad | {"source_row": 9000}], schema=QUARANTINE), STAMP)
-    (lake / partition.path("heatmap", suffix=".png")).parent.mkdir(parents=True)
+    write_table(lake / partition.path("heatmap"), pa.table({"row": [0]}), STAMP)
     (lake / partition.path("heatmap", suffix=".png")).write_bytes(PIXEL)
+
+
+def outputs_of(lake, partition) -> dict[str, Any]:
+    """Everything that the lake has of a partition, and its events."""
+    files = {layer: ledger.layer_files(lake, partition, layer)[0] for layer in ledger.layers_of(lake, partition)}
+    found = {layer: {"path": path.relative_to(lake).as_posix(), "rows": 0} for layer, path in files.items()}
+    return found | {"events": {"path": partition.path("events", "aaaaaaaaaa"), "rows": 3000}}
 
 
 def make_facts(lake, partitions, error=None) -> RunFacts:
     entries = [
         {
             "partition": partition_fields(p), "status": "failed" if error else "done", "error": error,
-            "outputs": {"events": {"path": p.path("events", "aaaaaaaaaa"), "rows": 3000}},
+            "outputs": outputs_of(lake, p),
             "counts": {"crossed": 891, "locked": 12, "anomalies": {"unknown_id": 4}, "statuses": {"valid": 2900, "no_book": 100}},
         }
         for p in partitions
@@ -169,7 +176,7 @@ def test_links_lead_to_the_files_of_the_lake(made):
     from urllib.parse import unquote
 
     links = [a["href"] for tag, a in Page(text).tags if tag == "a" and not a["href"].startswith("#")]
-    assert len(links) == 2
+    assert len(links) == 2 * len({"events", "mbp-10-1s", "ohlcv-1s", "heatmap"})
     assert all((root / "reports" / unquote(link)).resolve().is_file() for link in links)
 
 
@@ -237,6 +244,30 @@ def test_a_run_without_a_grid_gets_the_charts_of_its_books_at_event_ends(tmp_pat
     assert (T0 + 49 * 10**9) / 1e6 < shape["x1"] < (T0 + 50 * 10**9) / 1e6
 
 
+def test_layers_and_a_picture_that_are_not_of_this_run_are_not_shown(tmp_path):
+    """Of an earlier run with other options: a grid, finer bars and a heatmap, all earlier in the day."""
+    make_lake(tmp_path / "lake", DAY)
+    facts, n, later = make_facts(tmp_path / "lake", [DAY]), 50, T0 + 7_200 * 10**9
+    assert facts.partitions[0]["outputs"].keys() == {"events", "mbp-10-1s", "ohlcv-1s", "heatmap"}
+    ts, price, sizes = later + np.arange(n) * 60 * 10**9, np.full(n, 5_000 * 10**9), {f"bid_sz_{level:02d}": np.full(n, 2) for level in range(20)}
+    book = filled(books_schema(20), n, ts_event=ts, bid_px_00=price, ask_px_00=price + 10**9, status=["valid"] * n, **sizes)
+    bars = filled(BARS, n, ts_event=ts, open=price, high=price, low=price, close=price, volume=np.full(n, 1), trades=np.full(n, 1))
+    own = {"mbp-20-1s": book, "ohlcv-1m": bars}
+    for layer, table in own.items():
+        write_table(tmp_path / "lake" / DAY.path(layer), table, STAMP)
+    facts.partitions[0]["outputs"] = {layer: {"path": DAY.path(layer), "rows": n} for layer in own}
+    write_report(facts, tmp_path / "lake", tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    figures = figures_of(text)
+    for kind in ("spread", "depth", "bars"):
+        drawn = values(figures[f"partition-0-{kind}"]["data"][0], "x")
+        assert (len(drawn), drawn[0]) == (n, later / 1e6)
+    assert set(values(figures["partition-0-depth"]["data"][0])) == {40.0}
+    assert set(values(figures["partition-0-bars"]["data"][0], "open")) == {5_000.0}
+    assert '<img class="heatmap"' not in text
+    assert "No heatmap was drawn for this partition." in text
+
+
 def test_ledger_lines_carry_a_tick_and_a_broken_one_changes_the_verdict(made, tmp_path):
     root, text = made
     assert text.count("&#10003;") == 4
@@ -272,7 +303,7 @@ def test_missing_layers_a_missing_lake_and_no_facts_at_all_still_make_a_report(t
 def test_only_the_largest_partitions_get_pictures_and_the_others_are_listed(tmp_path):
     partitions = [Partition("D", "2024-01-01", f"S{i}", 1, i) for i in range(DETAILED + 3)]
     for partition in partitions:
-        write_table(tmp_path / partition.path("events", "a"), pa.table({"ts_event": [1]}), STAMP)
+        write_table(tmp_path / partition.path("events", "aaaaaaaaaa"), pa.table({"ts_event": [1]}), STAMP)
     facts = make_facts(tmp_path, partitions)
     for i, entry in enumerate(facts.partitions):
         entry["outputs"]["events"]["rows"] = i
