@@ -91,15 +91,17 @@ def bar_figure(connection: duckdb.DuckDBPyConnection, lake: Path, partition: Par
     if layer is None:
         return None
     path = str(layer_files(lake, partition, layer)[0])
-    traded = f"(SELECT epoch_ns(ts_event) AS t, * FROM read_parquet($1, hive_partitioning = false) WHERE open <> {UNDEF_PRICE} AND trades > 0)"
+    # Bars of equally many trades can begin at the same nanosecond: what comes first and last is their order in the file.
+    file = "read_parquet($1, hive_partitioning = false, file_row_number = true)"
+    traded = f"(SELECT epoch_ns(ts_event) AS t, * FROM {file} WHERE open <> {UNDEF_PRICE} AND trades > 0)"
     first, last = connection.execute(f"SELECT min(t), max(t) FROM {traded}", [path]).fetchall()[0]
     if first is None:
         return None
     width = next((s * 10**9 for s in _BAR_SECONDS if s * 10**9 * MOST_BARS > last - first), last - first + 1)
     result = connection.execute(
         f"""
-        SELECT t // $2 * $2 AS start, arg_min(open, t), max(high), min(low), arg_max(close, t), sum(buy_volume)::BIGINT, sum(sell_volume)::BIGINT,
-               sum(volume)::BIGINT
+        SELECT t // $2 * $2 AS start, arg_min(open, file_row_number), max(high), min(low), arg_max(close, file_row_number), sum(buy_volume)::BIGINT,
+               sum(sell_volume)::BIGINT, sum(volume)::BIGINT
         FROM {traded} GROUP BY start ORDER BY start
         """,
         [path, width],

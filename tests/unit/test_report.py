@@ -268,6 +268,19 @@ def test_layers_and_a_picture_that_are_not_of_this_run_are_not_shown(tmp_path):
     assert "No heatmap was drawn for this partition." in text
 
 
+def test_candles_of_bars_that_begin_at_the_same_time_open_with_the_first_and_close_with_the_last(tmp_path):
+    """Bars of two trades each in one sweep, then a second one three minutes on: each sweep is a candle."""
+    begins, opens = np.repeat([T0, T0 + 180 * 10**9], 50), np.r_[100 + 2 * np.arange(50), 300 - 2 * np.arange(50)] * 10**9
+    closes = opens + np.repeat([10**9, -(10**9)], 50)
+    high, low, two = np.maximum(opens, closes), np.minimum(opens, closes), np.full(100, 2)
+    bars = filled(BARS, 100, ts_event=begins, ts_close=begins, open=opens, close=closes, high=high, low=low, volume=two, trades=two)
+    write_table(tmp_path / "lake" / DAY.path("bars-tick-2"), bars, STAMP)
+    write_report(make_facts(tmp_path / "lake", [DAY]), tmp_path / "lake", tmp_path / "r.html")
+    candles = figures_of((tmp_path / "r.html").read_text())["partition-0-bars"]["data"][0]
+    found = {name: values(candles, name).tolist() for name in ("open", "high", "low", "close")}
+    assert found == {"open": [100, 300], "high": [199, 300], "low": [100, 201], "close": [199, 201]}
+
+
 def test_ledger_lines_carry_a_tick_and_a_broken_one_changes_the_verdict(made, tmp_path):
     root, text = made
     assert text.count("&#10003;") == 4
