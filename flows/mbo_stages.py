@@ -90,7 +90,7 @@ class MboRun(ProofStages, BookRun[BookJob]):
         limited = self.recipe.filter.start_ns is not None or self.recipe.filter.end_ns is not None or self.recipe.filter.hours is not None
         jobs = []
         for partition in sorted(parts):
-            windows = tuple(output_windows(self.recipe.filter, partition.date)) if limited else None
+            windows = tuple(output_windows(self.recipe.filter, partition.date, self.recipe.clock)) if limited else None
             jobs.append(BookJob(partition, tuple(sorted(p.path for p in parts[partition])), windows, None, sum(p.rows for p in parts[partition])))
         return self.known(jobs)
 
@@ -209,7 +209,8 @@ class MboRun(ProofStages, BookRun[BookJob]):
         """Files of a layer on the grid, with the context of those that have the same windows."""
         paths: dict[tuple[tuple[int, int], ...] | None, list[str]] = defaultdict(list)
         for job in jobs:
-            paths[job.windows].append(job.partition.path(layer))
+            # The grid of a day keeps to it, also where its other rows may be of the day before.
+            paths[job.windows and job.partition.of_day(job.windows)].append(job.partition.path(layer))
         same = {"clock": self.recipe.clock, "interval_ns": self.recipe.interval_ns}
         return [(found, {**same, "windows": windows}) for windows, found in paths.items()]
 

@@ -154,7 +154,7 @@ def _book_recipes(lake: Path, catalog: pa.Table, recipe: MboRecipe) -> dict[str,
     if wanted.start_ns is None and wanted.end_ns is None and wanted.hours is None:
         return {"": plain}
     days = pa.compute.unique(catalog["date"]).to_pylist()
-    return {"": plain} | {day: rebuild_stamp(lake, [], recipe, tuple(output_windows(wanted, day))).recipe for day in days if day}
+    return {"": plain} | {day: rebuild_stamp(lake, [], recipe, tuple(output_windows(wanted, day, recipe.clock))).recipe for day in days if day}
 
 
 def _given(

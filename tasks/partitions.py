@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from datetime import date as Date
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 from tasks.errors import UsageError
 from tasks.schemas import CODE_VERSION
+from tasks.specs import DAY_NS
 
 CLOCKS = ("ts_event", "ts_recv")
 ON_BOOK_ERROR = ("suspect", "fail")
@@ -77,6 +79,17 @@ class Partition:
     def __str__(self) -> str:
         # All of it: sources without a symbol column have several instruments under one name.
         return f"{self.dataset} {self.symbol} {self.date} p{self.publisher_id}-{self.instrument_id}"
+
+    @property
+    def day(self) -> tuple[int, int]:
+        """The UTC day, half-open ns."""
+        start = (Date.fromisoformat(self.date) - Date(1970, 1, 1)).days * DAY_NS
+        return start, start + DAY_NS
+
+    def of_day(self, windows: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        """What of half-open ns windows lies in the UTC day."""
+        start, end = self.day
+        return tuple((max(a, start), min(b, end)) for a, b in windows if max(a, start) < min(b, end))
 
     def path(self, layer: str, source: str = "", suffix: str = ".parquet") -> str:
         """Path of this partition's file in `layer`, relative to the lake; `source` tells apart events of several files."""

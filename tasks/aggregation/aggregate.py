@@ -60,6 +60,7 @@ def aggregate(lake: Path, partition: Partition, recipe: MboRecipe, *, batch_rows
             facts[layer] = read_facts(out)
         else:
             facts[layer] = build_features(
-                grid, [bbo], [trades], out, stamp, interval_ns=recipe.interval_ns, clock=KNOWN, depth=recipe.depth, batch_rows=batch_rows
-            )
+                grid, [bbo], [trades], out, stamp, interval_ns=recipe.interval_ns, clock=KNOWN, depth=recipe.depth,
+                fresh_rows=read_facts(bbo)["fresh_rows"], batch_rows=batch_rows,
+            )  # fmt: skip
     return facts

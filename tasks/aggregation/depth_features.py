@@ -5,13 +5,14 @@
   all levels of the grid. A band holds the levels at a distance of at most that many bps of the mid, the border included; where the book
   ends before the band does (500 levels of BTCUSDT are some 5 bps), the band holds all levels and equals bid_depth or ask_depth.
 - ofi and realised_vol over (T - interval, T] are those of features.py; changes counts the rows of that span with another touch (as in
-  depth_bars.py). They come from the stream, not from the grid row, and are never null: 0 where nothing came.
+  depth_bars.py). They come from the stream, not from the grid row, and are never null: 0 where nothing came. A snapshot whose id does not go on
+  from that of the message before it is no order flow and no return; in feeds of nothing but snapshots each goes on from the one before.
 - Sizes, ofi among them, are sums of integers in float64: exact below 2^53 units, to 16 digits above.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tasks.aggregation.features import Quotes, checked_steps, ratio
 from tasks.aggregation.layer_reading import INT64_MIN, Columns, coded_column, codes, integers, record_batches, row_count
 from tasks.errors import UsageError
 from tasks.partitions import Stamp
-from tasks.schemas import BANDS_BPS, DEPTH_FEATURES, NO_BOOK, REASONS, STATUSES, UNDEF_PRICE, depth_fields
+from tasks.schemas import BANDS_BPS, DEPTH_FEATURES, REASONS, STATUSES, UNDEF_PRICE, depth_fields
 from tasks.storage import ParquetSink, steady
 
 _HEAD = ("ts_event", "as_of", "age_ns", "symbol", "status", "reason", "status_since")
@@ -35,19 +36,28 @@ _BATCH_CELLS = 1 << 20
 
 
 def build_depth_features(
-    grid_path: Path, bbo_path: Path, out: Path, stamp: Stamp, *, interval_ns: int, depth: int, batch_rows: int = 65_536
+    grid_path: Path,
+    bbo_path: Path,
+    out: Path,
+    stamp: Stamp,
+    *,
+    interval_ns: int,
+    depth: int,
+    fresh_rows: Sequence[int] = (),
+    batch_rows: int = 65_536,
 ) -> dict[str, Any]:
     """Write the features of one partition (schema DEPTH_FEATURES), one row per grid row, and return the facts that are also in its footer.
 
     grid_path: layer depth-`depth`-<interval> (depth_books_schema(depth), T in ts_event, steps of at least `interval_ns`); bbo_path: layer of
-    schema DEPTH_BBO. Memory: one batch of each, cut so that a wide grid stays small. The bytes do not depend on `batch_rows`.
+    schema DEPTH_BBO; fresh_rows: its rows that do not follow from the row before, ascending. Memory: one batch of each, cut so that a wide grid
+    stays small. The bytes do not depend on `batch_rows`.
     Facts: rows_in and rows_out (grid rows), quotes_in, quotes_used (touch rows at or before the last T), changes.
     Raises UsageError, SchemaMismatch, StorageError.
     """
     if interval_ns <= 0 or depth <= 0:
         raise UsageError(f"interval is {interval_ns} ns and depth {depth}; both must be positive")
     wide = min(batch_rows, max(_BATCH_CELLS // (4 * depth), 1))
-    touch, scale = _Touches(bbo_path, interval_ns, batch_rows), Scale(grid_path)
+    touch, scale = _Touches(bbo_path, interval_ns, fresh_rows, batch_rows), Scale(grid_path)
     names = [name for name, _ in depth_fields(depth)]
     last_time, changes = None, 0
     with ParquetSink(out, DEPTH_FEATURES, encodings=steady(DEPTH_FEATURES)) as sink:
@@ -66,10 +76,10 @@ def build_depth_features(
 class _Touches(Quotes):
     """The touch layer of a depth partition: order flow and volatility as in features.py, in units of the layer's scale, and the changes."""
 
-    def __init__(self, path: Path, interval_ns: int, batch_rows: int) -> None:
+    def __init__(self, path: Path, interval_ns: int, fresh_rows: Sequence[int], batch_rows: int) -> None:
         self._scale = Scale(path)
         self._moved, self._latest = np.empty(0, np.int64), INT64_MIN
-        super().__init__(touch_batches(path, self._scale, batch_rows), "as_of", interval_ns, WIDE_QUOTES)
+        super().__init__(touch_batches(path, self._scale, batch_rows), "as_of", interval_ns, fresh_rows, WIDE_QUOTES)
 
     def fold(self, grid: np.ndarray) -> dict[str, Any]:
         columns: dict[str, Any] = super().fold(grid)
@@ -86,7 +96,7 @@ class _Touches(Quotes):
             clock = np.maximum(np.maximum.accumulate(batch["ts"]), self._latest)
             self._latest = int(clock[-1])
             self._moved = np.concatenate([self._moved, clock[batch["changed"]]])
-        return {**batch, **{name: batch[name].astype(np.float64) for name in TOUCH if "_sz_" in name}, "no_book": batch["status"] == NO_BOOK}
+        return {**super()._prepared(batch), **{name: batch[name].astype(np.float64) for name in TOUCH if "_sz_" in name}}
 
 
 def _head(path: Path, batch: pa.RecordBatch) -> dict[str, Any]:

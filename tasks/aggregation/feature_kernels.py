@@ -78,21 +78,22 @@ def _apply_quote(state, bid, ask, bid_size, ask_size, counts):
 
 
 @njit(nogil=True, cache=True)
-def fold_quotes(ts, bid, ask, bid_size, ask_size, no_book, i, ended, grid, g, interval, states, flow, volatility):
+def fold_quotes(ts, bid, ask, bid_size, ask_size, no_book, fresh, i, ended, grid, g, interval, states, flow, volatility):
     """Fold touch rows from i on into grid rows from g on, until either runs out.
 
-    ts, bid, ask, bid_size, ask_size int64[n] (ns; 1e-9, 2^63-1 empty; size); no_book bool[n]: the touch is not known; ended: no batch follows;
-    grid int64[m] ns ascending by at least interval; states QUOTES[1], carried; flow int64[m] and volatility float64[m] written. Where sums of sizes
+    ts, bid, ask, bid_size, ask_size int64[n] (ns; 1e-9, 2^63-1 empty; size); no_book bool[n]: the touch is not known; fresh bool[n]: it does
+    not follow from the row before; ended: no batch follows; grid int64[m] ns ascending by at least interval; states QUOTES[1], carried;
+    flow int64[m] and volatility float64[m] written. Where sums of sizes
     may leave int64, sizes and flow are float64 in all three (WIDE_QUOTES). Returns (i, g). Twin: tests/oracles/naive_features.py
     """
     state = states[0]
     while g < len(grid):
         while i < len(ts) and max(state["clock"], ts[i]) <= grid[g]:
             state["clock"] = max(state["clock"], ts[i])
-            if no_book[i]:
+            if no_book[i] or fresh[i]:
                 state["known"] = 0
                 state["mid2"] = 0
-            else:
+            if not no_book[i]:
                 _apply_quote(state, bid[i], ask[i], bid_size[i], ask_size[i], state["clock"] > grid[g] - interval)
             state["used"] += 1
             i += 1

@@ -13,7 +13,8 @@ Rules
 - realised_vol is the square root of the sum of squared log returns of the mid over the touch rows in (T - interval, T]. A return runs from the
   last row with a mid above 0 to the next one, and belongs to the later row; one-sided rows between are passed over.
 - A touch row of status no_book says that the touch is not known, which is not the same as empty: it adds neither flow nor return, and
-  the next row starts anew as a first one. So a snapshot that fills the book is not order flow.
+  the next row starts anew as a first one. So does a row that a whole snapshot made, and the row of a window's start: `fresh_rows` in the facts of
+  bbo lists them. So neither a snapshot that fills the book nor what happened between two windows is order flow.
 - trades, volume and signed_volume count the trades in (T - interval, T]; a side that is not known signs 0. Trades whose price is UNDEF_PRICE
   are left out, as in bars. last_side and last_side_method are those of the last trade at or before T ("N", "none" before the first).
 """
@@ -49,13 +50,14 @@ def build_features(
     interval_ns: int,
     clock: str,
     depth: int,
+    fresh_rows: Sequence[int] = (),
     batch_rows: int = 65_536,
 ) -> dict[str, Any]:
     """Write the features of one partition (schema FEATURES), one row per grid row, and return the facts that are also in its footer.
 
     grid_path: layer mbp-`depth` on a grid (books_schema(depth), T in ts_event, steps of at least `interval_ns`); bbo_paths, trades_paths:
-    layers BBO and TRADES in time order; clock: of the trades, as_of, ts_event or ts_recv. Memory: one batch of each layer. The
-    bytes do not depend on `batch_rows`.
+    layers BBO and TRADES in time order; clock: of the trades, as_of, ts_event or ts_recv; fresh_rows: rows of the touch layers, counted over
+    all of them and ascending, that do not follow from the row before. Memory: one batch of each layer. The bytes do not depend on `batch_rows`.
     Facts: rows_in and rows_out (grid rows), quotes_in, quotes_used (at or before the last T), trades_in, trades_used, trades_counted (in a window).
     Raises UsageError, SchemaMismatch, StorageError.
     """
@@ -63,7 +65,8 @@ def build_features(
         raise UsageError(f"clock is {clock!r}; allowed: {', '.join((KNOWN, *CLOCKS))}")
     if interval_ns <= 0 or depth <= 0:
         raise UsageError(f"interval is {interval_ns} ns and depth {depth}; both must be positive")
-    quotes = Quotes(column_batches(bbo_paths, {"as_of": None, **dict.fromkeys(_TOUCH), "status": STATUSES}, batch_rows), "as_of", interval_ns)
+    touches = column_batches(bbo_paths, {"as_of": None, **dict.fromkeys(_TOUCH), "status": STATUSES}, batch_rows)
+    quotes = Quotes(touches, "as_of", interval_ns, fresh_rows)
     prints = _Prints(column_batches(trades_paths, {clock: None, **_TRADE}, batch_rows), clock, interval_ns)
     counted, last_time = 0, None
     with ParquetSink(out, FEATURES, encodings=steady(FEATURES)) as sink:
@@ -130,21 +133,27 @@ class _Stream:
 class Quotes(_Stream):
     """The touch layer: order flow and volatility."""
 
-    def __init__(self, batches: Iterator[Columns], clock: str, interval_ns: int, state: np.dtype = QUOTES) -> None:
+    def __init__(self, batches: Iterator[Columns], clock: str, interval_ns: int, fresh_rows: Sequence[int], state: np.dtype = QUOTES) -> None:
         super().__init__(batches, clock, interval_ns, state)
+        self._fresh_rows, self._read = np.array(fresh_rows, np.int64), 0
 
     def fold(self, grid: np.ndarray) -> dict[str, pa.Array]:
         flow, volatility = np.empty(len(grid), self.state.dtype["flow"]), np.empty(len(grid), np.float64)
 
         def step(b: Columns, at: int, ended: bool, g: int) -> tuple[int, int]:
-            bid, ask, bid_size, ask_size = (b[name] for name in _TOUCH)
-            return fold_quotes(b["ts"], bid, ask, bid_size, ask_size, b["no_book"], at, ended, grid, g, self.interval, self.state, flow, volatility)
+            bid, ask, bid_size, ask_size, no_book, fresh = (b[name] for name in (*_TOUCH, "no_book", "fresh"))
+            state, interval = self.state, self.interval
+            return fold_quotes(b["ts"], bid, ask, bid_size, ask_size, no_book, fresh, at, ended, grid, g, interval, state, flow, volatility)
 
         self._drive(len(grid), step)
         return {"ofi": pa.array(flow), "realised_vol": pa.array(volatility)}
 
     def _prepared(self, batch: Columns) -> Columns:
-        return {**batch, "no_book": batch["status"] == NO_BOOK}
+        fresh = np.zeros(len(batch["ts"]), bool)
+        low, high = np.searchsorted(self._fresh_rows, [self._read, self._read + len(fresh)])
+        fresh[self._fresh_rows[low:high] - self._read] = True
+        self._read += len(fresh)
+        return {**batch, "no_book": batch["status"] == NO_BOOK, "fresh": fresh}
 
     def _empty(self) -> Columns:
         return {**{name: np.empty(0, np.int64) for name in _TOUCH}, "status": np.empty(0, np.int8)}

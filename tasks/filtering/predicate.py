@@ -4,7 +4,7 @@ A book needs what came before the span a user asks for, so two questions are kep
 
 - `decode_mask`: which rows enter the lake at all. Symbols, publishers and the end of the range drop rows; rows before the start and outside
   the trading hours stay, because the book is built from them.
-- `output_windows`: in which spans of a UTC day outputs (samples, bars, features) are wanted: start, end and hours intersected.
+- `output_windows`: in which spans of time outputs (samples, bars, features) of a UTC day are wanted: start, end and hours intersected.
 
 `event_mask`, `to_sql` and `to_arrow` apply the whole filter to rows; the three agree row by row. What trading hours mean is in hours.py.
 
@@ -122,11 +122,18 @@ def reason_counts(reason: np.ndarray) -> dict[str, int]:
     return {name: count for name, count in zip(FILTER_REASONS, counts, strict=True) if name and count}
 
 
-def output_windows(wanted: EventFilter, date: str) -> list[tuple[int, int]]:
-    """Half-open ns windows of the UTC day `date` (YYYY-MM-DD) in which outputs are wanted: range and hours intersected, ascending, disjoint."""
+def output_windows(wanted: EventFilter, date: str, clock: str = "ts_recv") -> list[tuple[int, int]]:
+    """Half-open ns windows in which outputs of the UTC day `date` (YYYY-MM-DD) are wanted: range and hours intersected, ascending, disjoint.
+
+    A day is one of ts_recv. On the clock ts_event its first records can be of the day before, and where two machines' clocks differ its last ones
+    of the day after: the windows then reach into both, without hours as far as the range.
+    """
     check_filter(wanted)
-    day = (Date.fromisoformat(date) - Date(1970, 1, 1)).days
-    windows = [(day * DAY, (day + 1) * DAY)] if wanted.hours is None else hour_windows(wanted.hours, wanted.zone, day)
+    day, beside = (Date.fromisoformat(date) - Date(1970, 1, 1)).days, int(clock == "ts_event")
+    if wanted.hours is not None:
+        windows = merged([window for d in range(day - beside, day + beside + 1) for window in hour_windows(wanted.hours, wanted.zone, d)])
+    else:
+        windows = [(0, _MAX)] if beside else [(day * DAY, (day + 1) * DAY)]
     first = _MIN if wanted.start_ns is None else wanted.start_ns
     end = _MAX if wanted.end_ns is None else wanted.end_ns
     return [(max(a, first), min(b, end)) for a, b in windows if max(a, first) < min(b, end)]

@@ -118,6 +118,7 @@ class _Pass:
         self._stack, self._committed = ExitStack(), False
         self._bad = self._messages = self._updates_in = 0
         self._span = (-1, -1)
+        self._touch_rows, self._fresh_rows = 0, list[int]()  # written so far; those whose touch does not follow from the one before
         self._statuses = np.zeros(len(STATUSES), np.int64)
 
     def __enter__(self) -> _Pass:
@@ -200,6 +201,8 @@ class _Pass:
             if self._waiting.count == self._waiting.room:
                 self._write_grid(samples)
         if samples.n_touch:
+            self._fresh_rows += (self._touch_rows + np.flatnonzero(samples.touch.fresh[: samples.n_touch])).tolist()
+            self._touch_rows += samples.n_touch
             self._later(self._bbo, self._tables.touch(samples))
 
     def _later(self, sink: ParquetSink, table: pa.Table) -> None:
@@ -270,7 +273,7 @@ class _Pass:
             "statuses": {name: int(n) for name, n in zip(STATUSES, self._statuses, strict=True) if n},
             "proofs": {name: to_json(proof, detail) for name, (proof, detail) in self._replay.comparisons().items()},
             "clock": self._recipe.clock, "windows": [list(self._source.window)], "depth": self._source.depth, "source": self._source.name,
-            "fingerprint": file.fingerprint,
+            "fingerprint": file.fingerprint, "fresh_rows": self._fresh_rows,
         }  # fmt: skip
 
 

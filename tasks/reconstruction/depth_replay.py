@@ -161,7 +161,7 @@ class DepthReplay(DepthSampling):
         """A row of the touch with the last message, for a status that no message came to tell. The buffer was emptied before."""
         assert self._latest is not None  # a valid book had a message
         if len(self.windows.end) and self.clock[T_NOW] < self.windows.end[-1]:
-            touch_row(self.clock, self.book.arrays, self._latest, len(self._latest.kind) - 1, self.last, self.touch)
+            touch_row(self.clock, self.book.arrays, self._latest, len(self._latest.kind) - 1, False, self.last, self.touch)
 
     def _grid_to(self, end: int) -> Iterator[DepthSamples]:
         done = False

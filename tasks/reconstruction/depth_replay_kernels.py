@@ -182,7 +182,7 @@ def depth_replay(batch, start, book, clock, grid, touch, last, windows, depth, k
         if what == IGNORE:
             show_status(clock, state)
             if state[STATUS] != NO_BOOK and now < until:
-                touch_row(clock, book, batch, i, last, touch)  # a bad line before it may have made the book suspect
+                touch_row(clock, book, batch, i, False, last, touch)  # a bad line before it may have made the book suspect
             continue
         status, last_id = state[STATUS], state[LAST_ID]
         if what == GAP and status == VALID:
@@ -196,8 +196,12 @@ def depth_replay(batch, start, book, clock, grid, touch, last, windows, depth, k
         counters[C_ABSENT] += apply_updates(book, batch, i)
         counters[C_UPDATES] += batch.first[i + 1] - batch.first[i]
         counters[C_PRUNED] += settle(book, 0, keep) + settle(book, 1, keep)
+        fresh = False
         if what == REPLACE:
-            prove(book, proofs, counters, status, goes_on(last_id, update_id), clock, sequence)
+            is_next = goes_on(last_id, update_id)
+            prove(book, proofs, counters, status, is_next, clock, sequence)
+            # In a feed of nothing but snapshots each is a change of the one before.
+            fresh = not is_next and counters[C_MESSAGES] > counters[C_SNAPSHOTS]
         if update_id != NO_ID:
             state[LAST_ID] = update_id
         counters[C_EVENT_ENDS] += 1
@@ -205,5 +209,5 @@ def depth_replay(batch, start, book, clock, grid, touch, last, windows, depth, k
         clock[T_AS_OF], clock[T_SEQUENCE], clock[T_UPDATE_ID] = now, sequence, update_id
         show_status(clock, state)
         if now < until:
-            touch_row(clock, book, batch, i, last, touch)
+            touch_row(clock, book, batch, i, fresh, last, touch)
     return DONE, batch.kind.shape[0]

@@ -37,8 +37,8 @@ from tasks.schemas import STALE, UNDEF_PRICE, VALID
 GridRows = namedtuple("GridRows", "time as_of update_id sequence px sz price_digits size_digits status reason since")
 
 # One row a message after which the touch or the status was another: clock, ts, cts, update_id, sequence int64[room]; px, sz int64[2, room] (bid,
-# ask); status, reason int8[room]; since int64[room]
-TouchRows = namedtuple("TouchRows", "clock ts cts update_id sequence px sz status reason since")
+# ask); status, reason int8[room]; since int64[room]; fresh bool[room]: the touch does not follow from the one before
+TouchRows = namedtuple("TouchRows", "clock ts cts update_id sequence px sz status reason since fresh")
 
 # The clock of sample_kernels.py and one place more.
 T_UPDATE_ID = CLOCK_SIZE  # of the last message in the book
@@ -99,7 +99,7 @@ def touch_of(book, side):
 
 
 @inner
-def touch_row(clock, book, batch, i, last, rows):
+def touch_row(clock, book, batch, i, fresh, last, rows):
     """Write a row when message i changed the touch or the status; the book holds it. There is room for it."""
     state = book.state
     bid_px, bid_sz = touch_of(book, 0)
@@ -119,4 +119,5 @@ def touch_row(clock, book, batch, i, last, rows):
     rows.status[r] = state[STATUS]
     rows.reason[r] = state[REASON]
     rows.since[r] = clock[T_SINCE]
+    rows.fresh[r] = fresh
     clock[T_BBO] = r + 1

@@ -88,5 +88,5 @@ def _touch_rows() -> TouchRows:
     room = TOUCH_ROOM
     return TouchRows(
         clock=_whole(room), ts=_whole(room), cts=_whole(room), update_id=_whole(room), sequence=_whole(room), px=_whole(2, room), sz=_whole(2, room),
-        status=np.zeros(room, np.int8), reason=np.zeros(room, np.int8), since=_whole(room),
+        status=np.zeros(room, np.int8), reason=np.zeros(room, np.int8), since=_whole(room), fresh=np.zeros(room, np.bool_),
     )  # fmt: skip

@@ -72,6 +72,7 @@ class LayerWriter:
         self._names = layer_names(recipe)
         self._tables = LayerTables(partition, recipe.depth)
         self._statuses = np.zeros(len(STATUSES), np.int64)
+        self._fresh_rows: list[int] = []  # rows of bbo whose touch does not follow from that of the row before
         self._sinks = {
             kind: stack.enter_context(
                 ParquetSink(
@@ -99,6 +100,8 @@ class LayerWriter:
             self._statuses += np.bincount(samples.rows.status[: samples.n_rows], minlength=len(STATUSES))
             self._rows.add(samples)
         if samples.n_bbo:
+            fresh = np.flatnonzero(samples.events["fresh"][samples.bbo.at[: samples.n_bbo]])
+            self._fresh_rows += (self._sinks["bbo"].rows + fresh).tolist()
             self._sinks["bbo"].write(self._tables.bbo(samples))
         if samples.n_grid:
             self._sinks["grid"].write(self._tables.grid(samples))
@@ -114,6 +117,7 @@ class LayerWriter:
         paths = {kind: self._partition.path(name) for kind, name in self._names.items()}
         facts = _facts(replay, rows_in, {self._names[kind]: n for kind, n in rows.items()})
         facts |= made_from | {"proofs": {name: to_json(proof, detail) for name, (proof, detail) in replay.comparisons().items()}}
+        facts["fresh_rows"] = self._fresh_rows
         facts["statuses"] = {name: int(n) for name, n in zip(STATUSES, self._statuses, strict=True) if n}
         with together():
             for kind in ("rows", "grid", "trades"):

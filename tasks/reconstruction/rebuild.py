@@ -71,7 +71,8 @@ def rebuild(
 ) -> Rebuilt:
     """Rebuild the book of one partition and write its layers; does nothing when they are there with the same stamp.
 
-    events: paths relative to the lake; windows: half-open ns spans in which rows are wanted (None: all); carry: closing_book of the day before.
+    events: paths relative to the lake; windows: half-open ns spans in which rows are wanted (None: all), of which the grid has those of the UTC
+    day; carry: closing_book of the day before.
     Raises BookError (on_book_error="fail"), LakeConflict (two events files cover the same time), StorageError.
     """
     events = in_time_order(lake, partition, events)
@@ -116,6 +117,7 @@ def _run(
     truths = [lake / partition.path("truth", name.rsplit("-", 1)[-1].removesuffix(".parquet")) for name in events]
     windowed = truths[0].exists()
     strict = recipe.on_book_error == "fail"
+    grid_windows = None if windows is None else partition.of_day(windows)
     if windowed:
         levels = (len(pq.read_schema(truths[0])) - 1) // 4
         window_replay = WindowReplay(
@@ -124,15 +126,16 @@ def _run(
             interval_ns=recipe.interval_ns,
             clock=recipe.clock,
             windows=windows,
+            grid_windows=grid_windows,
             strict=strict,
             batch_rows=batch_rows,
             stale_after_ns=recipe.stale_after_ns,
         )
     else:
         replay = Replay(
-            depth=recipe.depth, interval_ns=recipe.interval_ns, clock=recipe.clock, windows=windows, starts_empty=recipe.starts_empty,
-            strict=strict, batch_rows=batch_rows, contiguous=recipe.sequence == "contiguous", halts=_tells_halts(lake, events),
-            stale_after_ns=recipe.stale_after_ns, checkpoint_every=CHECKPOINT_EVERY,
+            depth=recipe.depth, interval_ns=recipe.interval_ns, clock=recipe.clock, windows=windows, grid_windows=grid_windows,
+            starts_empty=recipe.starts_empty, strict=strict, batch_rows=batch_rows, contiguous=recipe.sequence == "contiguous",
+            halts=_tells_halts(lake, events), stale_after_ns=recipe.stale_after_ns, checkpoint_every=CHECKPOINT_EVERY,
             on_checkpoint=lambda row: writer.checkpoints.add(name, at + row, replay.closing(), replay.moment),
         )  # fmt: skip
         if carry and not starts_clean(lake, events):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from tasks.schemas import F_LAST, F_SNAPSHOT, REASONS, STATUSES, SUSPECT, VALID
 AUDIT_EVERY = 65_536
 _BROKEN = "a level of the book is not the sum of its orders. This is a fault of Bookmill or of the machine's memory: please report it with the file."
 _NO_MARKS = np.zeros(0, np.int64)
+# A record before which the kernel pauses, and what is done there with its place.
+Stop = tuple[int, Callable[[int], Iterator[Samples] | None] | None]
 
 
 class Replay(Sampling):
@@ -40,8 +43,8 @@ class Replay(Sampling):
 
     depth: levels of each row; interval_ns: grid; clock: "ts_recv" or "ts_event"; strict: raise BookError at the first anomaly of a valid
     book; every_record: treat each record as an event end; contiguous: the source has every sequence number, a missing one is a gap;
-    halts: N records with price -1, 0, 1 tell the trading state; stale_after_ns: see Sampling; audit_every: event ends after which every level
-    touched is held against its orders (a negative or orphaned level is seen at once); checkpoint_every: after so many records
+    halts: N records with price -1, 0, 1 tell the trading state; stale_after_ns, grid_windows: see Sampling; audit_every: event ends after which every
+    level touched is held against its orders (a negative or orphaned level is seen at once); checkpoint_every: after so many records
     `on_checkpoint` is called with the number of records of the batch applied by then, always after a complete event. `book` is the OrderBook
     and stays readable between batches.
     """
@@ -59,12 +62,13 @@ class Replay(Sampling):
         contiguous: bool = False,
         halts: bool = False,
         stale_after_ns: int | None = None,
+        grid_windows: Sequence[tuple[int, int]] | None = None,
         batch_rows: int = 65_536,
         audit_every: int = AUDIT_EVERY,
         checkpoint_every: int = 0,
         on_checkpoint: Callable[[int], None] | None = None,
     ) -> None:
-        super().__init__(depth, interval_ns, windows, batch_rows, starts_empty, stale_after_ns)
+        super().__init__(depth, interval_ns, windows, batch_rows, starts_empty, stale_after_ns, grid_windows)
         self.book = OrderBook(starts_empty=starts_empty)
         self._clock_name, self._rules = clock, Rules(strict, every_record, contiguous, halts, audit_every)
         self.proofs = Proofs(new_proof(), new_proof(), np.zeros(DIFFERENCE_SIZE, np.int64))
@@ -90,9 +94,10 @@ class Replay(Sampling):
             action=columns["action"], side=columns["side"], flags=columns["flags"], rank=rank, size=columns["size"],
             order_id=columns["order_id"], clock=running, sequence=columns["sequence"], marks=marks,
         )  # fmt: skip
-        events = {**columns, "clock": running}
+        events = {**columns, "clock": running, "fresh": self.fresh(columns["flags"])}
         at = 0
-        for stop, reach in self._stops(columns, n):
+        opening: list[Stop] = [(stop, partial(self._opens, start, events)) for stop, start in self.windows_opening(running)]
+        for stop, reach in self._stops(columns, n, opening):
             while at < stop:
                 code, at = replay(
                     batch, at, stop, self.book.arrays, self.clock, self.top, self.rows, self.bbo, self.grid, self.trades,
@@ -107,13 +112,14 @@ class Replay(Sampling):
                 elif code == BOOK_BROKEN:
                     raise BookBroken(self._explain_broken(columns, at))
             if reach is not None:
-                reach(stop)
+                yield from reach(stop) or ()
         self.events_seen += n
         yield self.take(events, grid=False)
 
-    def _stops(self, columns: dict[str, np.ndarray], n: int) -> list[tuple[int, Callable[[int], None] | None]]:
-        """Where the kernel pauses in a batch, ascending, and what is done there: around snapshots, at a checkpoint, and at the end."""
-        stops: list[tuple[int, Callable[[int], None] | None]] = [(n, None)]
+    def _stops(self, columns: dict[str, np.ndarray], n: int, opening: list[Stop]) -> list[Stop]:
+        """Where the kernel pauses in a batch, ascending, and what is done there: where windows open, around snapshots, at a checkpoint, and at the
+        end."""
+        stops: list[Stop] = [*opening, (n, None)]
         flags = columns["flags"]
         inside = (flags & F_SNAPSHOT) != 0
         if self._in_snapshot or inside.any():
@@ -133,6 +139,9 @@ class Replay(Sampling):
                 stops.append((int(last[0]) + 1, self._checkpoint))
         # A stop where a snapshot ends comes before one where the next starts: the order in which they were listed.
         return sorted(stops, key=lambda stop: stop[0])
+
+    def _opens(self, start: int, events: dict[str, np.ndarray], _at: int) -> Iterator[Samples]:
+        return self.window_opens(start, events)
 
     def _snapshot_starts(self, at: int) -> None:
         self.snapshots.begin(self.book, self.events_seen + at == 0)

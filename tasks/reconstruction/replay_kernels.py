@@ -80,7 +80,7 @@ def _tell(clock, batch, as_of, last):
 def replay(batch, start, n, book, clock, top, rows, bbo, grid, trades, windows, depth, rules, proofs):
     """Apply records start..n-1 and sample.
 
-    Returns (code, next record): DONE; GRID_FULL (empty the grid buffer and go on at next); BOOK_FULL (give the pool room and go on);
+    windows: Spans. Returns (code, next record): DONE; GRID_FULL (empty the grid buffer and go on at next); BOOK_FULL (give the pool room and go on);
     BOOK_ERROR (only when strict: record `next` was the anomaly state[ANOMALY] of a valid book); BOOK_BROKEN (a level is not the sum of its
     orders: a fault of the program). every_record treats each record as an event end (used to compare with published per-record MBP files).
     Changes book, clock, top, proofs and the buffers. Twin: tests/oracles/naive_book.py
@@ -115,12 +115,12 @@ def replay(batch, start, n, book, clock, top, rows, bbo, grid, trades, windows, 
         ends = rules.every_record or (flags & F_LAST) != 0
         if ends and clock[T_NEXT] < time:
             _tell(clock, batch, as_of, last)
-            if not grid_until(clock, top, grid, windows, depth, time):
+            if not grid_until(clock, top, grid, windows.grid, depth, time):
                 code, at = GRID_FULL, i
                 break
         now = time
         if now >= look_again:
-            is_wanted, look_again = wanted(clock, windows, now)
+            is_wanted, look_again = wanted(clock, windows.rows, now)
         while mark < marks and batch.marks[mark] == i:
             counters[C_QUARANTINED] += 1
             if state[STATUS] == VALID:

@@ -35,6 +35,9 @@ Trades = namedtuple("Trades", "at touch status reason since")
 # half-open spans of clock time in which rows are wanted: start, end int64[k], ascending
 Windows = namedtuple("Windows", "start end")
 
+# Windows of the rows at events, and of the grid
+Spans = namedtuple("Spans", "rows grid")
+
 # clock int64[CLOCK_SIZE]
 T_NOW = 0  # running maximum of the clock
 T_AS_OF = 1  # time of the last complete event, -1 before the first

@@ -15,7 +15,6 @@ from tasks.reconstruction.sampling import Samples, Sampling
 from tasks.reconstruction.window_kernels import (
     K_QUARANTINED,
     W_COUNTERS,
-    W_GRID_FULL,
     W_REASON,
     W_STATE_SIZE,
     W_STATUS,
@@ -37,9 +36,11 @@ class WindowReplay(Sampling):
 
     def __init__(
         self, *, levels: int, depth: int, interval_ns: int, clock: str, windows: Sequence[tuple[int, int]] | None, strict: bool, batch_rows: int,
-        stale_after_ns: int | None = None,
+        stale_after_ns: int | None = None, grid_windows: Sequence[tuple[int, int]] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(depth, interval_ns, windows, batch_rows, starts_valid=False, stale_after_ns=stale_after_ns)
+        super().__init__(
+            depth, interval_ns, windows, batch_rows, starts_valid=False, stale_after_ns=stale_after_ns, grid_windows=grid_windows
+        )  # fmt: skip
         state = np.zeros(W_STATE_SIZE, np.int64)
         state[W_STATUS], state[W_REASON] = NO_BOOK, REASONS.index("no_snapshot")
         self.book = WindowBook(
@@ -65,13 +66,17 @@ class WindowReplay(Sampling):
             action=columns["action"], side=columns["side"], flags=columns["flags"], price=columns["price"], size=columns["size"],
             clock=running, sequence=columns["sequence"], marks=marks,
         )  # fmt: skip
-        at, row, code = 0, 0, W_GRID_FULL
-        while code == W_GRID_FULL:
-            code, at, row = replay_window(
-                batch, at, n, truth, row, self.book, self.clock, self.top, self.rows, self.bbo, self.grid, self.trades,
-                self.windows, self._levels, self._shown, self.proofs,
-            )  # fmt: skip
-            yield self.take({**columns, "clock": running})
+        events = {**columns, "clock": running, "fresh": self.fresh(columns["flags"])}
+        at, row = 0, 0
+        for stop, start in [*self.windows_opening(running), (n, None)]:
+            while at < stop:
+                _, at, row = replay_window(
+                    batch, at, stop, truth, row, self.book, self.clock, self.top, self.rows, self.bbo, self.grid, self.trades,
+                    self.windows, self._levels, self._shown, self.proofs,
+                )  # fmt: skip
+                yield self.take(events)
+            if start is not None:
+                yield from self.window_opens(start, events)
         if self._strict and self.diverged:
             message, level = self.diverged
             raise BookError(

@@ -187,9 +187,9 @@ def _check_touch(book, halted, now, sequence, integrity, difference):
 def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid, trades, windows, depth, shown, proofs):
     """Apply records start..n-1; truth int64[m, depth, 4] holds the published book after each event end, `row` is the next one to use.
 
-    depth: levels of the file; shown: of them written, the rest of each row is empty; proofs: WindowProofs, what was compared. Returns (code,
-    next record, next row): W_DONE, or W_GRID_FULL (empty the grid buffer and go on). A difference from the truth makes the book suspect from
-    there on; it is not repaired.
+    windows: Spans; depth: levels of the file; shown: of them written, the rest of each row is empty; proofs: WindowProofs, what was compared.
+    Returns (code, next record, next row): W_DONE, or W_GRID_FULL (empty the grid buffer and go on). A difference from the truth makes the book
+    suspect from there on; it is not repaired.
     Twin: tests/oracles/naive_window.py
     """
     state = book.state
@@ -201,10 +201,10 @@ def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid
     for i in range(start, n):
         now = max(clock[T_NOW], batch.clock[i])
         ends = (batch.flags[i] & F_LAST) != 0
-        if ends and not grid_until(clock, top, grid, windows, width, now):
+        if ends and not grid_until(clock, top, grid, windows.grid, width, now):
             return W_GRID_FULL, i, row
         clock[T_NOW] = now
-        is_wanted, _ = wanted(clock, windows, now)
+        is_wanted, _ = wanted(clock, windows.rows, now)
         while mark < batch.marks.shape[0] and batch.marks[mark] == i:
             counters[K_QUARANTINED] += 1
             if state[W_STATUS] == VALID:
