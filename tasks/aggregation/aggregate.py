@@ -61,6 +61,6 @@ def aggregate(lake: Path, partition: Partition, recipe: MboRecipe, *, batch_rows
         else:
             facts[layer] = build_features(
                 grid, [bbo], [trades], out, stamp, interval_ns=recipe.interval_ns, clock=KNOWN, depth=recipe.depth,
-                fresh_rows=read_facts(bbo)["fresh_rows"], batch_rows=batch_rows,
+                fresh_rows=read_facts(bbo).get("fresh_rows", ()), batch_rows=batch_rows,
             )  # fmt: skip
     return facts

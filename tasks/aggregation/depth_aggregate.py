@@ -85,7 +85,7 @@ def aggregate_depth(lake: Path, partition: Partition, wanted: DepthAggregates, *
             facts[layer] = read_facts(out)
         elif layer == wanted.features_layer:
             facts[layer] = build_depth_features(
-                grid, bbo, out, stamp, interval_ns=wanted.interval_ns, depth=wanted.depth, fresh_rows=read_facts(bbo)["fresh_rows"],
+                grid, bbo, out, stamp, interval_ns=wanted.interval_ns, depth=wanted.depth, fresh_rows=read_facts(bbo).get("fresh_rows", ()),
                 batch_rows=batch_rows,
             )  # fmt: skip
         else:

@@ -19,6 +19,7 @@ class Quote(NamedTuple):
     bid_size: int
     ask_size: int
     status: str
+    fresh: bool = False  # made by a snapshot, or at the start of a window: does not follow from the row before
 
 
 class Print(NamedTuple):
@@ -81,7 +82,7 @@ def of_book(levels: list[tuple[int, int, int, int]]) -> dict:
 
 def flow(quotes: list[Quote], k: int) -> int:
     """e_k of Cont, Kukanov and Stoikov (2014)."""
-    if k == 0 or "no_book" in (quotes[k].status, quotes[k - 1].status):
+    if k == 0 or quotes[k].fresh or "no_book" in (quotes[k].status, quotes[k - 1].status):
         return 0
     (pb, qb, pa, qa), (pb0, qb0, pa0, qa0) = touch(quotes[k]), touch(quotes[k - 1])
     return (pb >= pb0) * qb - (pb <= pb0) * qb0 - (pa <= pa0) * qa + (pa >= pa0) * qa0
@@ -101,13 +102,15 @@ def mid(quote: Quote) -> Fraction | None:
 
 
 def squared_return(quotes: list[Quote], k: int) -> float:
-    if quotes[k].status == "no_book" or mid(quotes[k]) is None:
+    if quotes[k].fresh or quotes[k].status == "no_book" or mid(quotes[k]) is None:
         return 0.0
     for earlier in range(k - 1, -1, -1):
         if quotes[earlier].status == "no_book":
             break
         if mid(quotes[earlier]) is not None:
             return math.log1p(float(mid(quotes[k]) / mid(quotes[earlier]) - 1)) ** 2
+        if quotes[earlier].fresh:
+            break
     return 0.0
 
 

@@ -26,6 +26,7 @@ from tests.lake_building import write_events
 from tests.oracles import naive_consolidated
 from tests.oracles.naive_consolidated import Touch
 from tests.strategies.sessions import sessions
+from tests.unit.test_replay import record
 from validation.gate import run_gate
 
 EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "150"))
@@ -227,6 +228,22 @@ def test_symbols_and_days_of_two_publishers_are_found():
 
 def by_publisher(session: np.ndarray) -> dict[int, np.ndarray]:
     return {int(p): session[session["publisher_id"] == p] for p in np.unique(session["publisher_id"])}
+
+
+def test_after_a_gap_between_windows_every_publisher_is_quoted_as_it_stands(tmp_path):
+    start = 1_761_091_200_000_000_000
+
+    def book(publisher: int, *steps: tuple[int, str, int, int, int]) -> Partition:
+        records = [record("R", ts=start + 1), *(record(action, "B", px, sz, of, ts=start + at) for at, action, px, sz, of in steps)]
+        name = write_events(tmp_path, np.concatenate(records), partition(publisher))
+        rebuild(tmp_path, partition(publisher), [name], RECIPE, windows=[(start, start + 10), (start + 20, start + 30)])
+        return partition(publisher)
+
+    # The best bid of publisher 2 goes between the windows; it has no event within the second, and publisher 1 but one.
+    made = [book(1, (2, "A", 100, 5, 1), (21, "A", 100, 2, 2)), book(2, (3, "A", 101, 5, 1), (15, "C", 101, 5, 1), (16, "A", 90, 5, 2))]
+    found = rows_of(tmp_path / consolidate(tmp_path, made, clock="ts_recv").path)
+    told = [(row["ts_recv"] - start, row["bid_px"], row["bid_sz"], row["bid_venues"], row["venues"]) for row in found]
+    assert told[-3:] == [(3, 101, 5, [2], 2), (20, 100, 5, [1], 2), (21, 100, 7, [1], 2)]
 
 
 @settings(max_examples=max(1, EXAMPLES // 10), deadline=None)

@@ -174,6 +174,21 @@ def test_a_bad_line_fails_the_file_where_that_is_asked_for_and_leaves_nothing_be
     assert build(tmp_path / "lake", source).facts["status"] == "suspect"
 
 
+@pytest.mark.parametrize(("u", "flow"), [(900, 0.0), (13, 75.0)], ids=["after a gap", "next in order"])
+def test_a_snapshot_after_a_gap_is_no_order_flow_and_one_that_goes_on_is(u, flow, tmp_path):
+    source = feed(
+        tmp_path, line("snapshot", 0, 10, [("100", "5")], [("101", "5")]), line("delta", 60_500, 12, [("99", "1")]),
+        line("snapshot", 3_600_000, u, [("200", "70")], [("201", "7")]), line("delta", 3_660_000, u + 1, [("200", "72")]),
+    )  # fmt: skip
+    built = build(tmp_path, source)
+    wanted = DepthAggregates(depth=max(built.grids), interval_ns=60_000_000_000, bars=())
+    aggregate_depth(tmp_path, source.partition, wanted)
+    rows = pq.read_table(tmp_path / source.partition.path(wanted.features_layer), partitioning=None).to_pylist()
+    # The bid rises to 70 lots; the ask of 5 goes: 70 + 5.
+    assert [row["ofi"] for row in rows[60:62]] == [flow, 2.0]
+    assert (rows[60]["realised_vol"] > 0) == (flow > 0)
+
+
 def test_bookmill_certify_holds_depth_books_against_their_snapshots_and_tells_sizes_as_the_feed_wrote_them(tmp_path, capsys):
     lines = [
         line("snapshot", 0, 10, [("100.5", "1.250")], [("101", "2")]), line("delta", 60_000, 11, [("100.5", "1.375")]),

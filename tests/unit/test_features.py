@@ -28,7 +28,8 @@ EMPTY = UNDEF_PRICE
 times = st.integers(0, 120)
 price = st.one_of(st.integers(-3, 6), st.integers(10**11, 10**11 + 3), st.just(EMPTY))
 size = st.one_of(st.integers(0, 4), st.integers(0, 2**40))
-quote = st.builds(Quote, times, times, price, price, size, size, st.sampled_from(["valid"] * 4 + ["suspect", "no_book"]))
+states = st.sampled_from(["valid"] * 4 + ["suspect", "no_book"])
+quote = st.builds(Quote, times, times, price, price, size, size, states, st.sampled_from([False] * 4 + [True]))
 trade = st.builds(Print, times, times, price, st.integers(0, 2**32 - 1), st.sampled_from("ABN"), st.sampled_from(SIDE_METHODS))
 level = st.tuples(price, price, size, size)
 
@@ -88,6 +89,7 @@ def run(folder: Path, grid, quotes, trades, interval, clock, batch_rows=1000, gr
         [write_quotes(folder / "bbo-0.parquet", quotes[:cut], group), write_quotes(folder / "bbo-1.parquet", quotes[cut:], group)],
         [write_trades(folder / "trades.parquet", trades, group)],
         folder / "features.parquet", STAMP, interval_ns=interval, clock=clock, depth=DEPTH, batch_rows=batch_rows,
+        fresh_rows=[k for k, quote in enumerate(quotes) if quote.fresh],
     )  # fmt: skip
     table = pq.read_table(folder / "features.parquet")
     assert table.schema.equals(FEATURES)

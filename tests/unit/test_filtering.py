@@ -103,6 +103,18 @@ def test_output_windows_hold_exactly_the_instants_that_range_and_hours_want(want
     assert any(a <= ts < b for a, b in windows) == (naive_reject(free, "", 0, ts) == "")
 
 
+@settings(max_examples=60, deadline=None)
+@given(wanted=filters(), day=st.sampled_from(DAYS), offset=st.integers(-24 * 60, 48 * 60 - 1), nudge=st.sampled_from([-1, 0, 1]))
+def test_windows_on_ts_event_hold_what_is_wanted_of_the_days_beside_too(wanted, day, offset, nudge):
+    midnight = int(day.timestamp()) * 10**9
+    ts = min(max(midnight + offset * 60_000_000_000 + nudge, midnight - 24 * HOUR), midnight + 48 * HOUR - 1)
+    windows = output_windows(wanted, day.date().isoformat(), "ts_event")
+    assert all(a < b for a, b in windows)
+    assert all(b < a for (_, b), (a, _) in pairwise(windows)), "disjoint, ascending, and joined where they touch"
+    free = EventFilter(start_ns=wanted.start_ns, end_ns=wanted.end_ns, hours=wanted.hours, zone=wanted.zone)
+    assert any(a <= ts < b for a, b in windows) == (naive_reject(free, "", 0, ts) == "")
+
+
 def test_new_york_hours_move_by_an_hour_of_utc_with_daylight_saving():
     wanted = EventFilter(hours=("09:30", "16:00"), zone="America/New_York")
     assert output_windows(wanted, "2024-03-08") == [(ns("2024-03-08T14:30"), ns("2024-03-08T21:00"))]

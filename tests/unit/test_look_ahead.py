@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from tasks.aggregation.aggregate import aggregate
 from tasks.book_rows import read_table
-from tasks.partitions import MboRecipe, Partition
+from tasks.filtering.predicate import output_windows
+from tasks.partitions import EventFilter, MboRecipe, Partition
 from tasks.reconstruction.rebuild import rebuild
 from tasks.scanning.decode import decode
 from tasks.scanning.inventory import scan
-from tasks.schemas import UNDEF_PRICE
+from tasks.schemas import F_LAST, F_SNAPSHOT, UNDEF_PRICE
 from tests.lake_building import PARTITION, write_events
 from tests.strategies.source_files import FORMATS, START_NS, Feed, feeds
 from tests.unit.test_replay import record
@@ -105,7 +106,10 @@ def compare(whole: dict[str, Rows], cut: dict[str, Rows], wish: Wish, at: int, l
     """Assert that no row at or before `at` differs. late: whether messages are older than one before them."""
     clock, layer = wish.recipe.clock, names(cut)
     for name in (layer["rows"], "bbo"):
-        assert [row for row in whole[name] if row["as_of"] <= at] == cut[name], name
+        # A window that opens after the cut shows the touch at its start, as its grid does.
+        opened = [row for row in cut[name] if row["as_of"] > at]
+        assert {row["as_of"] for row in opened} <= {start for start, _ in wish.windows or () if name == "bbo"}
+        assert [row for row in whole[name] if row["as_of"] <= at] == [row for row in cut[name] if row["as_of"] <= at], name
     trades = len(cut["trades"])
     assert whole["trades"][:trades] == cut["trades"]
     assert not [row for row in whole["trades"][trades:] if row["as_of"] <= at], "a trade that was known at T is missing"
@@ -206,6 +210,72 @@ def mine_of(feed: Feed, clock: str, partition: Partition) -> list[int]:
     """When the messages of a partition were known."""
     key = {"itch": partition.instrument_id, "lobster": 0}.get(feed.format, partition.publisher_id)
     return [time for time, k, bad in zip(feed.known(clock), feed.keys, feed.bad, strict=True) if k == key and not bad and time is not None]
+
+
+MIDNIGHT, SECOND = 1_761_091_200_000_000_000, 10**9
+
+
+def layers_of(lake: Path, records: np.ndarray, recipe: MboRecipe, windows: list[tuple[int, int]] | None) -> dict[str, Rows]:
+    """bbo, trades and features of one book, made with these windows."""
+    rebuild(lake, PARTITION, [write_events(lake, records)], recipe, windows=windows)
+    aggregate(lake, PARTITION, recipe)
+    return {layer: rows_of(lake / PARTITION.path(layer)) for layer in ("bbo", "trades", "features-1s")}
+
+
+def test_a_window_begins_with_the_touch_as_it_stands_and_what_happened_before_it_is_no_order_flow(tmp_path):
+    at = [MIDNIGHT + int(s * SECOND) for s in (0.1, 0.2, 0.3, 20, 20.1, 20.2, 20.3, 50.5, 51.5, 52.5, 52.6)]
+    records = np.concatenate([
+        record("R", ts=at[0]), record("A", "B", 100, 5, 1, ts=at[1]), record("A", "A", 102, 5, 2, ts=at[2]),
+        record("C", "B", 100, 5, 1, ts=at[3]), record("C", "A", 102, 5, 2, ts=at[4]),
+        record("A", "B", 200, 50, 4, ts=at[5]), record("A", "A", 202, 70, 5, ts=at[6]),
+        record("A", "B", 200, 3, 6, ts=at[7]), record("A", "B", 201, 3, 7, ts=at[8]),
+        record("T", "B", 202, 4, 0, ts=at[9]), record("C", "B", 201, 3, 7, ts=at[10]),
+    ])  # fmt: skip
+    recipe = MboRecipe(depth=1, interval_ns=SECOND, bars=())
+    windows = [(MIDNIGHT, MIDNIGHT + 10 * SECOND), (MIDNIGHT + 50 * SECOND, MIDNIGHT + 55 * SECOND), (MIDNIGHT + 80 * SECOND, MIDNIGHT + 81 * SECOND)]
+    whole, parts = (layers_of(tmp_path / str(w is None), records, recipe, w) for w in (None, windows))
+    opening = [row for row in parts["bbo"] if row["as_of"] in {start for start, _ in windows}]
+    assert [(row["as_of"], row["bid_px_00"], row["bid_sz_00"], row["ask_px_00"], row["ask_sz_00"]) for row in opening] == [
+        (start, 200, size, 202, 70) for (start, _), size in zip(windows[1:], (50, 53), strict=True)
+    ]
+    features = {row["ts_event"]: row for row in parts["features-1s"]}
+    expected = [row for row in whole["features-1s"] if any(start < row["ts_event"] < end for start, end in windows[1:2])]
+    # From one interval after its start on a window tells what the whole day tells, its first change included.
+    assert [features[row["ts_event"]]["ofi"] for row in expected] == [row["ofi"] for row in expected] == [3, 3, -3]
+    assert [features[row["ts_event"]]["realised_vol"] for row in expected] == [row["realised_vol"] for row in expected]
+    assert (features[windows[1][0]]["ofi"], features[windows[1][0]]["realised_vol"]) == (0, 0.0)
+    assert (features[windows[2][0]]["ofi"], features[windows[2][0]]["realised_vol"]) == (0, 0.0)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["LAST on its last record", "LAST on the first record after it"])
+def test_a_snapshot_in_mid_file_is_neither_order_flow_nor_a_return(told, tmp_path):
+    at, part = START_NS + 5 * SECOND, F_SNAPSHOT
+    records = np.concatenate([
+        record("R", ts=START_NS), record("A", "B", 100, 5, 1, ts=START_NS + 1), record("A", "A", 102, 5, 2, ts=START_NS + 2),
+        record("R", flags=part, ts=at), record("A", "B", 200, 70, 11, flags=part, ts=at),
+        record("A", "A", 202, 7, 12, flags=part | (F_LAST if told else 0), ts=at),
+        record("A", "B", 150, 1, 13, ts=at), record("A", "B", 200, 2, 14, ts=at + 2 * SECOND),
+    ])  # fmt: skip
+    layers = layers_of(tmp_path, records, MboRecipe(depth=1, interval_ns=SECOND, bars=()), None)
+    assert [row["bid_px_00"] for row in layers["bbo"]] == [UNDEF_PRICE, 100, 100, 200, 200]
+    flows = [(row["ts_event"] - START_NS, row["ofi"], row["realised_vol"]) for row in layers["features-1s"] if row["ofi"] or row["realised_vol"]]
+    assert flows == [(at - START_NS + 2 * SECOND, 2, 0.0)]
+
+
+def test_on_ts_event_what_is_of_the_day_before_is_in_the_layers_of_the_day_that_received_it(tmp_path):
+    """With --start as without: partitions are days of ts_recv, and nothing else has these records."""
+    late = MIDNIGHT - 100
+    records = np.concatenate([record("R", ts=late), record("A", "B", 100, 5, 1, ts=late), record("T", "B", 160, 40, 0, ts=late + 1),
+                              record("T", "B", 160, 1, 0, ts=MIDNIGHT + SECOND)])  # fmt: skip
+    records["ts_recv"] = MIDNIGHT + np.array([100, 100, 101, SECOND + 5])
+    recipe = MboRecipe(depth=1, interval_ns=SECOND, bars=(), clock="ts_event", filter=EventFilter(start_ns=MIDNIGHT - 10**14))
+    windows = output_windows(recipe.filter, PARTITION.date, recipe.clock)
+    layers = layers_of(tmp_path, records, recipe, windows)
+    assert [row["size"] for row in layers["trades"]] == [40, 1]
+    assert [row["as_of"] for row in layers["bbo"]] == [late, late]
+    grid = [row["ts_event"] for row in layers["features-1s"]]
+    assert (grid[0], grid[-1]) == (MIDNIGHT, MIDNIGHT + 86_399 * SECOND), "the grid keeps to its day: the day before has rows of its own"
+    assert sum(row["volume"] for row in layers["features-1s"]) == 41
 
 
 def test_a_late_trade_is_in_no_feature_row_before_it_was_known(tmp_path):
