@@ -6,7 +6,7 @@ Rules
   stand in its file. So rows of equal time of several publishers give one row each: the state between them is the state after the first of them.
 - A row carries that time in the column of the chosen clock (the fact `late` counts the rows whose own time lay before it), which therefore never
   steps back, and the other time as it stands in the touch row that made the change.
-- A touch holds until the next row of its publisher: bbo has rows where touch or status changed only.
+- A touch holds until the next row of its publisher: bbo has rows where touch or status changed, and at a window's start.
 - A publisher counts from its first row on while its status is neither no_book nor halted, with each side that is set. Best bid is the highest, best
   ask the lowest of them; sizes and orders are summed over the publishers at that price.
 - status is the worst of all publishers seen so far on that day, valid < stale < halted < suspect < no_book, with the reason and status_since of the

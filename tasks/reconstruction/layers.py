@@ -77,7 +77,7 @@ class LayerTables:
         return pa.table([arrays[name] for name in self._packed.names], schema=self._packed)
 
     def bbo(self, samples: Samples) -> pa.Table:
-        """The rows where the touch or the status changed."""
+        """The rows where the touch or the status changed, and those of the starts of windows."""
         rows, n = samples.bbo, samples.n_bbo
         events, at = samples.events, rows.at[:n]
         arrays = {
