@@ -177,7 +177,6 @@ class _Run:
 
     def _take(self, batch: RawBatch, clean: bool) -> None:
         columns, n = batch.columns, len(batch)
-        places = [bad.before for bad in batch.bad if self._key is None or bad.symbol_code in (-1, self._key[0])]
         for bad in batch.bad:
             self._picture.bad[bad.reason] += 1
         if n and self._key is None:
@@ -186,6 +185,7 @@ class _Run:
             self._leave_out(batch, np.ones(n, bool))
             return
         code, publisher, instrument = self._key
+        places = [bad.before for bad in batch.bad if bad.symbol_code in (-1, code)]
         ours: np.ndarray | None = None
         if not _constant(batch.symbol_code) or (n and batch.symbol_code[0] != code):
             ours = (batch.symbol_code == code) & (columns["publisher_id"] == publisher) & (columns["instrument_id"] == instrument)

@@ -266,6 +266,23 @@ def test_rows_that_cannot_be_used_are_counted_and_told(tmp_path, bookmill):  # n
     assert "`bookmill run mbo` keeps them in quarantine" in out
 
 
+@pytest.mark.parametrize(("name", "status"), [("AAA", ("suspect", "quarantined")), ("BBB", ("valid", "")), ("?", ("suspect", "quarantined"))])
+def test_only_a_bad_row_that_may_be_of_the_book_painted_makes_it_suspect(tmp_path, name, status):
+    def row(second, symbol, action, side, price, order):
+        time, instrument = START_NS + second * 10**9, {"AAA": 1, "BBB": 2}[symbol]
+        return f"{time},{time},160,1,{instrument},{action},{side},{price},{5 if order else 0},0,{order},128,0,{second},{symbol}"
+
+    head = "ts_recv,ts_event,rtype,publisher_id,instrument_id,action,side,price,size,channel_id,order_id,flags,ts_in_delta,sequence,symbol"
+    cleared = [row(0, "AAA", "R", "N", "", 0), row(0, "BBB", "R", "N", "", 0)]
+    bad = "nonsense" if name == "?" else row(3, name, "A", "B", "fifty", 3)
+    rows = [row(1, "AAA", "A", "B", "100", 1), row(2, "AAA", "A", "A", "101", 2), bad, row(4, "AAA", "A", "B", "99", 4)]
+    (tmp_path / "x.csv").write_text("\n".join([head, *cleared, *rows]) + "\n")
+    picture = quick_heatmap(tmp_path / "x.csv", width=10)
+    assert (picture.symbol, picture.painted, picture.bad.total(), picture.left_out.total()) == ("AAA", 4, 1, 1)
+    assert picture.status == status
+    assert [span[2:] for span in picture.grid.spans] == [status] * (status[0] != "valid")
+
+
 def test_a_file_that_breaks_is_painted_to_there_and_the_exit_code_says_so(files, tmp_path, bookmill):  # noqa: F811
     whole = files["dbn"].read_bytes()
     (tmp_path / "cut.dbn").write_bytes(whole[: len(whole) // 2 + 5])
