@@ -23,7 +23,8 @@ from tasks.footers import is_done, read_footer
 from tasks.heatmap_grid import HeatmapGrid
 from tasks.partitions import Partition, Stamp, digest
 from tasks.reconstruction.heat_kernels import accumulate_rows, settle_all
-from tasks.reconstruction.heatmap import LAYER, Touch, price_bins, stale_spans
+from tasks.reconstruction.heat_touch import Touch
+from tasks.reconstruction.heatmap import LAYER, price_bins, stale_spans
 from tasks.schemas import UNDEF_PRICE
 from tasks.specs import interval_name
 

@@ -1,16 +1,16 @@
 """The heatmap grid of one partition: where its pixels lie, and how they are filled. Drawing is publishing's business.
 
 Order-by-order partitions are replayed a second time over all their depth (the replay costs far less than a wide read of the book rows);
-windowed ones take the mbp rows. The touch per column and the spans in which the book is not valid come from the bbo layer.
+windowed ones take the mbp rows. The touch per column and the spans in which the book is not valid come from the bbo layer. The picture is of
+the windows in which rows were wanted: a gap between two of them is empty on an axis of time, and has no column on one of events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -21,16 +21,17 @@ from tasks.footers import is_done, read_footer
 from tasks.heatmap_grid import HeatmapGrid
 from tasks.partitions import MboRecipe, Partition, Stamp, digest
 from tasks.reconstruction.heat_kernels import accumulate, accumulate_rows, price_rows, refill, settle_all, time_positions
+from tasks.reconstruction.heat_touch import TOUCH_ROWS, Touch, touch_within
+from tasks.reconstruction.heat_windows import HeatWindows, Span
 from tasks.reconstruction.layer_writer import Rebuilt, layer_names
 from tasks.reconstruction.rebuild import in_time_order, restore_closing, starts_clean
 from tasks.reconstruction.replay import Replay
 from tasks.reconstruction.replay_kernels import Batch
-from tasks.schemas import F_LAST, F_SNAPSHOT, REASONS, STATUSES, UNDEF_PRICE, VALID
+from tasks.schemas import F_LAST, F_SNAPSHOT, UNDEF_PRICE
 
 LAYER = "heatmap"
 MARGIN_TICKS = 20
 QUOTED_ROWS = 65_536
-TOUCH_ROWS = 131_072
 _COLUMNS = ("ts_event", "ts_recv", "action", "side", "price", "size", "order_id", "flags", "sequence")
 _NO_MARKS = np.zeros(0, np.int64)
 
@@ -56,108 +57,38 @@ def build_heatmap(
     path, stamp = partition.path(LAYER), heatmap_stamp(lake, rebuilt, recipe)
     if is_done(lake / path, stamp):
         return path
-    bbo = Touch(lake / rebuilt.outputs["bbo"][0])
-    prices = price_bins(bbo, _quoted_prices(lake / rebuilt.outputs[layer_names(recipe)["rows"]][0]), recipe.heatmap_height)
+    windows = HeatWindows(rebuilt.facts["windows"])
+    layers = layer_names(recipe)
+    book_rows, grid = (lake / rebuilt.outputs[layers[kind]][0] for kind in ("rows", "grid"))
+    bbo = Touch(lake / rebuilt.outputs["bbo"][0], windows)
+    prices = price_bins(bbo, _quoted_prices(book_rows), recipe.heatmap_height)
     if prices is None:
         return None
     low, step, rows = prices
-    axis = _Axis(recipe.heatmap_axis, recipe.heatmap_width, bbo, lake / rebuilt.outputs[layer_names(recipe)["rows"]][0])
+    axis = _Axis(recipe.heatmap_axis, recipe.heatmap_width, bbo, book_rows, windows)
     plane = np.zeros((2, rows, recipe.heatmap_width), np.float64)
     held, since = np.zeros((2, rows)), np.zeros((2, rows))
     events = in_time_order(lake, partition, events)
     truth = partition.path("truth", events[0].rsplit("-", 1)[-1].removesuffix(".parquet"))
     if (lake / truth).exists():
-        _from_rows(lake / rebuilt.outputs[layer_names(recipe)["rows"]][0], axis, recipe, plane, held, since, low, step)
+        _from_rows(book_rows, axis, recipe, plane, held, since, low, step)
     else:
         _from_events(lake, events, carry, axis, recipe, batch_rows, plane, held, since, low, step)
     settle_all(plane, held, since, float(recipe.heatmap_width))
-    bid_px, ask_px = bbo.at(axis.edges[1:])
-    stale = stale_spans(lake / rebuilt.outputs[layer_names(recipe)["grid"]][0], recipe.interval_ns)
+    bid_px, ask_px = touch_within(windows, bbo, book_rows, grid, axis.edges[1:])
+    stale = stale_spans(grid, recipe.interval_ns)
     HeatmapGrid(
         bids=plane[0].astype(np.float32), asks=plane[1].astype(np.float32), time_edges=axis.edges,
         price_edges=low + step * np.arange(rows + 1, dtype=np.int64), bid_px=bid_px, ask_px=ask_px,
-        spans=tuple(sorted(bbo.spans(int(axis.edges[-1])) + stale)),
+        spans=tuple(sorted(windows.cut(bbo.spans(int(axis.edges[-1])) + stale))),
         axis=recipe.heatmap_axis,
     ).save(lake / path, stamp)  # fmt: skip
     return path
 
 
-class Touch:
-    """What a picture needs of a bbo layer. Memory: one batch, the distinct prices and the changes of status, however long the layer is.
-
-    weights: price int64[n] 1e-9, ascending, and int64[n] of each, ns for which it was best bid or best ask and one for every row that says so.
-    first, last: as_of of the first and the last row; 0 where there is none.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.first = self.last = 0
-        self.weights = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self._changes: list[tuple[int, str, str]] = []
-        kept: list[tuple[np.ndarray, np.ndarray]] = []
-        before: tuple[int, int, int] | None = None
-        for as_of, bid, ask, batch in self._batches(["status", "reason"]):
-            if before is None:
-                self.first = int(as_of[0])
-            else:
-                as_of, bid, ask = (np.concatenate([[one], many]) for one, many in zip(before, (as_of, bid, ask), strict=True))
-            kept.append(_added(bid[:-1], ask[:-1], np.diff(as_of)))
-            if len(kept) > 64:
-                kept = [_summed(kept)]
-            self._follow(batch)
-            before = int(as_of[-1]), int(bid[-1]), int(ask[-1])
-        if before is not None:
-            self.last = before[0]
-            kept.append(_added(np.array([before[1]]), np.array([before[2]]), np.array([1])))
-            self.weights = _summed(kept)
-
-    def _batches(self, more: Sequence[str] = ()) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, pa.RecordBatch]]:
-        """(as_of, best bid, best ask, all of the batch)."""
-        with pq.ParquetFile(self._path, read_dictionary=["status", "reason"], pre_buffer=False) as file:
-            for batch in file.iter_batches(TOUCH_ROWS, columns=["as_of", "bid_px_00", "ask_px_00", *more]):
-                yield batch["as_of"].cast("int64").to_numpy(), batch["bid_px_00"].to_numpy(), batch["ask_px_00"].to_numpy(), batch
-
-    def _follow(self, batch: pa.RecordBatch) -> None:
-        """Note where status or reason become others."""
-        status, reason = _codes(batch["status"], STATUSES), _codes(batch["reason"], REASONS)
-        changed = np.flatnonzero((status[1:] != status[:-1]) | (reason[1:] != reason[:-1])) + 1
-        for row in [0, *changed.tolist()]:
-            state = STATUSES[status[row]], REASONS[reason[row]]
-            if not self._changes or self._changes[-1][1:] != state:
-                self._changes.append((batch["as_of"][row].value, *state))
-
-    def at(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Touch after the last change before each time. Reads the layer again."""
-        bid, ask = np.full(len(times), UNDEF_PRICE), np.full(len(times), UNDEF_PRICE)
-        for as_of, bids, asks, _ in self._batches():
-            k = np.searchsorted(as_of, times, side="left") - 1
-            bid[k >= 0], ask[k >= 0] = bids[k[k >= 0]], asks[k[k >= 0]]
-        return bid, ask
-
-    def spans(self, end: int) -> tuple[tuple[int, int, str, str], ...]:
-        """(start, end, status, reason) of each stretch that is not valid."""
-        ends = [*(start for start, _, _ in self._changes[1:]), end][: len(self._changes)]
-        return tuple((start, e, status, reason) for (start, status, reason), e in zip(self._changes, ends, strict=True) if status != STATUSES[VALID])
-
-
-def _added(bid: np.ndarray, ask: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of rows that stood for `held` ns each, see Touch."""
-    return _summed([(px, held + 1) for px in (bid, ask)])
-
-
-def _summed(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Weights by price, ascending, of parts that may name a price more than once."""
-    px, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
-    known = px != UNDEF_PRICE
-    distinct, place = np.unique(px[known], return_inverse=True)
-    total = np.zeros(len(distinct), np.int64)
-    np.add.at(total, place, weight[known])
-    return distinct, total
-
-
-def stale_spans(path: Path, interval_ns: int) -> tuple[tuple[int, int, str, str], ...]:
+def stale_spans(path: Path, interval_ns: int) -> tuple[Span, ...]:
     """(start, end, status, reason) of each stretch without an event that is longer than stale_after; only grid rows can be stale."""
-    found: list[tuple[int, int, str, str]] = []
+    found: list[Span] = []
     for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(columns=["ts_event", "status", "status_since"]):
         rows = batch.filter(pc.equal(batch.column("status").cast("string"), "stale"))
         if not rows.num_rows:
@@ -171,11 +102,6 @@ def stale_spans(path: Path, interval_ns: int) -> tuple[tuple[int, int, str, str]
             else:
                 found.append((start, end, "stale", "silence"))
     return tuple(found)
-
-
-def _codes(array: pa.DictionaryArray, values: tuple[str, ...]) -> np.ndarray:
-    """Positions in `values` of a dictionary column."""
-    return np.array([values.index(v) for v in array.dictionary.to_pylist()])[array.indices.to_numpy()]
 
 
 def _quoted_prices(path: Path) -> np.ndarray:
@@ -208,14 +134,17 @@ def price_bins(bbo: Touch, quoted: np.ndarray, height: int) -> tuple[int, int, i
 
 
 class _Axis:
-    """Columns of the picture: equally long (time) or holding equally many event ends (event). edges int64[width + 1] ns."""
+    """Columns of the picture: equally long (time) or holding equally many event ends of the windows (event). edges int64[width + 1] ns."""
 
-    def __init__(self, kind: str, width: int, bbo: Touch, rows_path: Path) -> None:
-        self._kind, self._width, self._events = kind, width, 0
+    def __init__(self, kind: str, width: int, bbo: Touch, rows_path: Path, windows: HeatWindows) -> None:
+        self._kind, self._width, self._windows, self._events = kind, width, windows, 0
+        self._gaps, self._passed = list[tuple[float, float]](), 0  # positions of all, and how many of them the records have passed
         if kind == "time":
             file = pq.ParquetFile(rows_path, pre_buffer=False)
             first, last = _span(rows_path) if file.metadata.num_rows else (bbo.first, bbo.last)
             self.edges = np.linspace(0, max(last - first, width), width + 1).astype(np.int64) + first
+            self._scale = width / float(self.edges[-1] - self.edges[0])
+            self._gaps = [((end - first) * self._scale, (start - first) * self._scale) for end, start in windows.gaps]
         else:
             file = pq.ParquetFile(rows_path, pre_buffer=False)
             self._total = file.metadata.num_rows
@@ -227,13 +156,15 @@ class _Axis:
                 start += len(batch)
 
     def positions(self, clock: np.ndarray, flags: np.ndarray) -> np.ndarray:
-        """float64[n] position of each record: that of the event end that completes it."""
+        """float64[n] position of each record: that of the event end that completes it; in a gap that of the window after it."""
         if self._kind == "time":
             places = np.empty(len(clock), np.float64)
-            time_positions(clock, flags, self.edges[0], self._width / float(self.edges[-1] - self.edges[0]), places)
+            time_positions(clock, flags, self.edges[0], self._scale, places)
+            for end, start in self._gaps:
+                places[(places >= end) & (places < start)] = start
             return places
         ends = np.flatnonzero(flags & F_LAST)
-        inside = (clock >= self.edges[0]) & (clock <= self.edges[-1])
+        inside = self._windows.holds(clock)
         ended = np.zeros(len(clock), np.int64)
         ended[ends] = 1
         x = (self._events + np.cumsum(ended * inside)) * (self._width / self._total)
@@ -242,6 +173,12 @@ class _Axis:
         known = following < len(ends)
         x[known] = x[ends[following[known]]]
         return np.maximum.accumulate(x.astype(np.float64))
+
+    def parts(self, x: np.ndarray) -> list[tuple[int, tuple[float, float] | None]]:
+        """(end of the part, the gap after it) of the parts into which gaps that nothing passed before divide records at x; none after the last."""
+        passed = [gap for gap in self._gaps[self._passed :] if x[-1] >= gap[0]]
+        self._passed += len(passed)
+        return [*((int(np.searchsorted(x, gap[0])), gap) for gap in passed), (len(x), None)]
 
 
 def _span(path: Path) -> tuple[int, int]:
@@ -281,10 +218,19 @@ def _from_events(
                 order_id=columns["order_id"], clock=clock, sequence=columns["sequence"], marks=_NO_MARKS,
             )  # fmt: skip
             at = 0
-            while at < n:
-                at = accumulate(batch, at, n, x, replay.book.arrays, plane, held, since, row_of)
-                if at < n:
-                    replay.book.grow_pool()
+            for stop, gap in axis.parts(x):
+                while at < stop:
+                    at = accumulate(batch, at, stop, x, replay.book.arrays, plane, held, since, row_of)
+                    if at < stop:
+                        replay.book.grow_pool()
+                if gap:
+                    _leave_out(gap, plane, held, since)
+
+
+def _leave_out(gap: tuple[float, float], plane: np.ndarray, held: np.ndarray, since: np.ndarray) -> None:
+    """Nothing is drawn between the two positions."""
+    settle_all(plane, held, since, gap[0])
+    since[:] = gap[1]
 
 
 def _rows_of(prices: np.ndarray, low: int, step: int, plane: np.ndarray) -> np.ndarray:
@@ -301,4 +247,10 @@ def _from_rows(path: Path, axis: _Axis, recipe: MboRecipe, plane: np.ndarray, he
         x = axis.positions(clock, np.full(len(clock), F_LAST, np.uint8))
         px = np.stack([batch.column(p).to_numpy() for p, _ in names])
         sz = np.stack([batch.column(s).to_numpy() for _, s in names])
-        accumulate_rows(px, sz, x, before_px, before_sz, plane, held, since, low, step)
+        at = 0
+        for stop, gap in axis.parts(x):
+            part = np.ascontiguousarray(px[:, at:stop]), np.ascontiguousarray(sz[:, at:stop])
+            accumulate_rows(*part, x[at:stop], before_px, before_sz, plane, held, since, low, step)
+            if gap:  # what the book became in it is known from the next row on
+                _leave_out((gap[0], float(x[stop])), plane, held, since)
+            at = stop

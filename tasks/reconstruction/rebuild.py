@@ -93,7 +93,7 @@ def rebuild(
         made_from = {
             "events": events, "carry": carry if carry and not starts_clean(lake, events) else None, "clock": recipe.clock,
             "starts_empty": recipe.starts_empty, "windowed": isinstance(replay, WindowReplay), "trading_states": _tells_halts(lake, events),
-            "stale_after_ns": recipe.stale_after_ns, "contiguous": recipe.sequence == "contiguous",
+            "stale_after_ns": recipe.stale_after_ns, "contiguous": recipe.sequence == "contiguous", "windows": windows,
         }  # fmt: skip
         return writer.commit(replay, stamp, rows_in, made_from)
 
