@@ -27,7 +27,8 @@ GRID = pa.schema(
 class HeatmapGrid:
     """bids, asks: float32[height, width], row 0 the lowest price; time_edges: int64[width + 1] ns; price_edges: int64[height + 1] 1e-9;
     bid_px, ask_px: int64[width] touch at the end of each column, UNDEF_PRICE when none; spans: (start_ns, end_ns, status, reason) of each
-    stretch in which the book is not valid; axis: "time" (columns equally long) or "event" (columns hold equally many events).
+    stretch in which the book is not valid; axis: "time" (columns equally long) or "event" (columns hold equally many events); ticks: how many
+    prices of the feed a row may hold.
     """
 
     bids: np.ndarray
@@ -38,6 +39,7 @@ class HeatmapGrid:
     ask_px: np.ndarray
     spans: tuple[tuple[int, int, str, str], ...]
     axis: str
+    ticks: int = 1
 
     def save(self, path: Path, stamp: Stamp) -> None:
         """Write the non-zero pixels as Parquet; geometry and spans go into the footer."""
@@ -48,6 +50,7 @@ class HeatmapGrid:
         )
         facts = {
             "axis": self.axis,
+            "ticks": self.ticks,
             "time_edges": self.time_edges.tolist(),
             "price_edges": [int(self.price_edges[0]), int(self.price_edges[-1]), len(self.price_edges)],
             "bid_px": self.bid_px.tolist(),
@@ -74,4 +77,5 @@ class HeatmapGrid:
             time_edges=np.array(facts["time_edges"], np.int64), price_edges=low + step * np.arange(edges, dtype=np.int64),
             bid_px=np.array(facts["bid_px"], np.int64), ask_px=np.array(facts["ask_px"], np.int64),
             spans=tuple((int(a), int(b), str(c), str(d)) for a, b, c, d in facts["spans"]), axis=facts["axis"],
+            ticks=facts.get("ticks", 1),  # grids made before this was noted do not say
         )  # fmt: skip

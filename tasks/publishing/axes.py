@@ -73,13 +73,14 @@ def levels_of(grid: HeatmapGrid, prices: np.ndarray | None = None) -> Levels:
 
     A grid finer than the tick fills single rows with empty ones between; drawn as it is that is a comb of hairlines. The tick is the
     greatest common divisor of the touch prices, or a part of it, and is believed only if every filled row holds a price of it.
+    A grid whose rows hold several ticks of the feed is drawn as it is: no price of it is exact, on whatever round prices the touch stands.
     prices: int64[m] 1e-9, trade prices (the extremes are enough) that should stay in the picture; they may widen it by a tenth on each side.
     """
     used = np.flatnonzero((grid.bids != 0).any(axis=1) | (grid.asks != 0).any(axis=1))
     touch = np.unique(np.concatenate([grid.bid_px, grid.ask_px]))
     touch = touch[(touch != UNDEF_PRICE) & (touch >= grid.price_edges[0]) & (touch < grid.price_edges[-1])]
     row_step = int(grid.price_edges[1] - grid.price_edges[0])
-    tick = int(np.gcd.reduce(np.diff(touch))) if len(touch) > 1 else 0
+    tick = int(np.gcd.reduce(np.diff(touch))) if len(touch) > 1 and grid.ticks == 1 else 0
     rows, level_prices, step, exact = np.arange(grid.bids.shape[0]), grid.price_edges[:-1], row_step, False
     for part in (1, 2, 4, 5, 10, 20, 25, 50, 100):
         if tick % part or tick // part < row_step:

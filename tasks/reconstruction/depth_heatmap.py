@@ -109,8 +109,8 @@ class _GridRows:
             yield times, px, sz
 
 
-def _grid(rows: _GridRows, touch: Touch, bins: tuple[int, int, int], width: int) -> HeatmapGrid:
-    low, step, height = bins
+def _grid(rows: _GridRows, touch: Touch, bins: tuple[int, int, int, int], width: int) -> HeatmapGrid:
+    low, step, height, ticks = bins
     first, span = int(rows.times[0]), int(rows.times[-1]) + rows.interval - int(rows.times[0])
     width = min(width, max(span // rows.interval, 1))
     edges = first + span * np.arange(width + 1, dtype=np.int64) // width
@@ -129,6 +129,7 @@ def _grid(rows: _GridRows, touch: Touch, bins: tuple[int, int, int], width: int)
     return HeatmapGrid(
         bids=plane[0].astype(np.float32), asks=plane[1].astype(np.float32), time_edges=edges,
         price_edges=low + step * np.arange(height + 1, dtype=np.int64), bid_px=bid_px, ask_px=ask_px, spans=_spans(rows, touch, edges), axis="time",
+        ticks=ticks,
     )  # fmt: skip
 
 

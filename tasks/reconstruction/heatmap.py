@@ -64,7 +64,7 @@ def build_heatmap(
     prices = price_bins(bbo, _quoted_prices(book_rows), recipe.heatmap_height)
     if prices is None:
         return None
-    low, step, rows = prices
+    low, step, rows, ticks = prices
     axis = _Axis(recipe.heatmap_axis, recipe.heatmap_width, bbo, book_rows, windows)
     plane = np.zeros((2, rows, recipe.heatmap_width), np.float64)
     held, since = np.zeros((2, rows)), np.zeros((2, rows))
@@ -81,7 +81,7 @@ def build_heatmap(
         bids=plane[0].astype(np.float32), asks=plane[1].astype(np.float32), time_edges=axis.edges,
         price_edges=low + step * np.arange(rows + 1, dtype=np.int64), bid_px=bid_px, ask_px=ask_px,
         spans=tuple(sorted(windows.cut(bbo.spans(int(axis.edges[-1])) + stale))),
-        axis=recipe.heatmap_axis,
+        axis=recipe.heatmap_axis, ticks=ticks,
     ).save(lake / path, stamp)  # fmt: skip
     return path
 
@@ -113,8 +113,8 @@ def _quoted_prices(path: Path) -> np.ndarray:
     return np.unique(np.concatenate([pc.unique(column).to_numpy() for column in batch.columns]))
 
 
-def price_bins(bbo: Touch, quoted: np.ndarray, height: int) -> tuple[int, int, int] | None:
-    """(lowest edge, bin height, bins): the touch's range, weighted by time, with a margin; bins are whole ticks, at most `height`.
+def price_bins(bbo: Touch, quoted: np.ndarray, height: int) -> tuple[int, int, int, int] | None:
+    """(lowest edge, bin height, bins, ticks a bin): the touch's range, weighted by time, with a margin; bins are whole ticks, at most `height`.
 
     The tick is the greatest common divisor of the differences of the touch's prices and those of `quoted` inside of the range.
     """
@@ -130,7 +130,7 @@ def price_bins(bbo: Touch, quoted: np.ndarray, height: int) -> tuple[int, int, i
     ticks = (high - low + 2 * margin) // tick + 1
     per_bin = -(-ticks // height)
     first = (low - margin - int(distinct[0])) // tick * tick + int(distinct[0])
-    return first - tick // 2, per_bin * tick, -(-ticks // per_bin)
+    return first - tick // 2, per_bin * tick, -(-ticks // per_bin), per_bin
 
 
 class _Axis:

@@ -262,6 +262,7 @@ class QuickHeat:
         return HeatmapGrid(
             bids=out[:, 0].T, asks=out[:, 1].T, time_edges=wanted, price_edges=base + step * np.arange(bins + 1, dtype=np.int64),
             bid_px=touch[:, 0].copy(), ask_px=touch[:, 1].copy(), spans=self._spans(int(wanted[-1])), axis="time",
+            ticks=max(step // self._tick, 1),
         )  # fmt: skip
 
     def _close(self, end: int) -> int:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from tasks.errors import UsageError
 from tasks.heatmap_grid import HeatmapGrid
+from tasks.partitions import Stamp
 from tasks.publishing import axes, colours, heatmap_html, paint_kernels
 from tasks.publishing.heatmap_html import draw_html
 from tasks.publishing.heatmap_png import draw_png
@@ -213,6 +214,18 @@ def test_a_grid_with_sizes_between_the_touch_prices_ticks_is_drawn_as_it_is():
     shown = axes.levels_of(grid)
     assert shown.asks.sum() == grid.asks.sum()
     assert shown.bids.sum() == grid.bids.sum()
+
+
+@pytest.mark.parametrize(("ticks", "exact"), [(1, True), (2, False)])
+def test_no_price_is_called_exact_in_a_grid_whose_rows_hold_several_ticks(ticks, exact, tmp_path):
+    edges = LOW - TICK // 2 + 2 * TICK * np.arange(41, dtype=np.int64)
+    bids = np.ones((40, WIDTH), np.float32)
+    bid_px = LOW + 10 * TICK * (np.arange(WIDTH) % 8)  # the touch is on every tenth tick only, and each of these is in a row
+    grid = HeatmapGrid(bids, np.zeros_like(bids), T0 + SECOND * np.arange(WIDTH + 1), edges, bid_px, bid_px + 10 * TICK, (), "time", ticks)
+    grid.save(tmp_path / "g.parquet", Stamp("test", "test"))
+    shown = axes.levels_of(HeatmapGrid.load(tmp_path / "g.parquet"))
+    assert (shown.exact, shown.step, len(shown.prices)) == (exact, 2 * TICK, 40)
+    assert heatmap_html._price_labels(shown)[:2] == (["4,000.0", "4,000.5"] if exact else ["3,999.875 to 4,000.375", "4,000.375 to 4,000.875"])
 
 
 @given(st.integers(-(2**62), 2**62))

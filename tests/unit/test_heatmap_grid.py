@@ -170,6 +170,13 @@ def test_the_time_between_windows_does_not_weigh_in_the_range_of_prices(tmp_path
     assert grid.price_edges[0] > 101 * TICK  # where the touch stood for some nanoseconds of the windows
 
 
+@pytest.mark.parametrize(("high", "ticks"), [(110, 1), (400, 5)])
+def test_the_grid_says_how_many_ticks_a_row_holds(tmp_path, high, ticks):
+    moves = [(SECOND, "M", "A", high + 1, 2), (SECOND + 1, "M", "B", high, 1), (2 * SECOND, "M", "A", high + 2, 2)]
+    grid = drawn(tmp_path, book_of([*BEFORE, *moves]), [(START_NS, START_NS + 9 * SECOND)], interval_ns=SECOND)
+    assert grid.ticks == ticks == geometry(grid)[1] // TICK  # at most 100 rows; a fifth of the range is added on each side
+
+
 @given(windows_of(), st.lists(st.integers(-3, 35), min_size=1, max_size=9))
 def test_windows_say_what_they_hold_and_how_much_of_them_has_passed(windows, times):
     found = HeatWindows(windows)

@@ -139,6 +139,13 @@ def test_bins_follow_prices_that_run_away_and_lose_nothing_near_the_touch(monkey
     assert planes(grid).sum() == pytest.approx(expected.sum(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("ticks", "single"), [(1, True), (4, False)])
+def test_the_grid_says_how_many_ticks_a_row_holds(ticks, single):
+    _, grid = painted(walk(200, ticks), 16, width=20, span=(START_NS, START_NS + 199 * 10**9))
+    assert grid.ticks == rows_of(grid)[1] // TICK
+    assert (grid.ticks == 1) is single  # 240 and some 1,100 ticks in at most 400 rows
+
+
 @pytest.mark.parametrize("ticks", [1, 10])
 def test_the_touch_and_what_is_not_valid_are_told(ticks):
     _, grid = painted(walk(200, ticks), 16, width=20, span=(START_NS, START_NS + 199 * 10**9))
