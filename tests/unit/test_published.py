@@ -430,6 +430,13 @@ def test_a_mapping_names_what_follows_it_only_and_no_other_record_makes_a_row_su
         assert [read_facts(lake / part.path)["suspect_rows"] for part in parts] == [[], []]
 
 
+def test_a_small_price_beside_large_ones_does_not_make_integer_prices_decimal(tmp_path):
+    rows = [{**row, "bid_px_00": 500_000, "ask_px_00": 1_170_000_000} for row in rows_of("mbp-1", 3)]  # a spread's touch may be that wide
+    path = written(tmp_path, naive.csv_text(rows, "mbp-1", pretty=False).encode(), "F.mbp-1.csv")
+    found = [row for part in decode_published(source_of(path), tmp_path / "lake") for row in lake_rows(tmp_path / "lake", part)]
+    assert [(row["bid_px_00"], row["ask_px_00"]) for row in found] == [(500_000, 1_170_000_000)] * 3
+
+
 @pytest.mark.parametrize("symbol", ["", None])
 def test_a_bad_parquet_row_without_a_symbol_may_be_of_any(tmp_path, symbol):
     rows = [{**row, "instrument_id": 7, "publisher_id": 1, "symbol": "ES"} for row in rows_of("mbp-1", 3)]
