@@ -16,7 +16,7 @@ from tasks.depth_batches import DepthReader
 from tasks.depth_recipe import DepthSource
 from tasks.errors import EmptySource, SourceError, UnknownFormat
 from tasks.scanning.inventory import Rejected, described, expand
-from tasks.scanning.tardis_formats import BOOK_TICKER, BOOKS, L2, QUOTES, TRADES
+from tasks.scanning.tardis_formats import BOOK_TICKER, BOOKS, L2, QUOTES, TRADES, name_parts
 
 BYBIT_NAME = re.compile(r"(?:(?P<date>\d{4}-\d{2}-\d{2})_)?(?P<pair>[A-Za-z0-9-]+)[_-]ob(?P<depth>\d+)\.data(?:\.zip|\.gz)?", re.IGNORECASE)
 _TARDIS_NAME = re.compile(r".*\.csv(?:\.gz|\.zst)?", re.IGNORECASE)
@@ -154,9 +154,23 @@ def _tardis(path: Path, dataset: str) -> list[DepthSource]:
             path, f"{what}, not a depth feed", remedy="Give incremental_book_L2, book_snapshot_N, quotes or trades files of Tardis.dev"
         )
     kind = _TARDIS_KINDS[found.kind]
-    symbols = found.symbols or (found.symbol,)
+    symbols = _symbols(path, found.symbols) or (found.symbol,)
     files = [described(path, kind, dataset or found.exchange, (symbol,), (found.date,), symbol if len(symbols) > 1 else "") for symbol in symbols]
     return [DepthSource(file, kind, 1 if kind == "tardis-quotes" else found.depth) for file in files]
+
+
+def _symbols(path: Path, shown: tuple[str, ...]) -> tuple[str, ...]:
+    """Symbols of a Tardis file. shown: in its first rows; unless it is named after the one that is there, it (of a group: OPTIONS) may hold more."""
+    if [_as_in_names(symbol) for symbol in shown] == [_as_in_names(name_parts(path).get("symbol", ""))]:
+        return shown
+    from tasks.scanning.tardis_rows import symbols
+
+    return tuple(symbols(path))
+
+
+def _as_in_names(symbol: str) -> str:
+    """A symbol as file names have it: Tardis writes XBT/USD as XBT-USD."""
+    return re.sub(r"[^A-Z0-9]", "-", symbol.upper())
 
 
 def deepest(files: list[DepthSource]) -> tuple[list[DepthSource], list[Covered]]:

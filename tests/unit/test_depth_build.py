@@ -18,6 +18,7 @@ from tasks.reconstruction.depth_certificate import certify_depth
 from tasks.scanning.depth_journal import DepthJournal
 from tasks.scanning.depth_sources import open_depth, scan_depth
 from tasks.scanning.depth_trades import decode_trades
+from tasks.scanning.tardis_formats import HEAD_BYTES
 from tasks.schemas import UNDEF_PRICE
 from tasks.storage import temporary_copy
 
@@ -238,6 +239,19 @@ def test_a_temporary_copy_is_read_and_removed(tmp_path):
         assert path.parent == tmp_path / "fast"
         assert sum(len(batch) for batch in open_depth(source, path).batches(1 << 16)) == 1
     assert not list((tmp_path / "fast").iterdir())
+
+
+@pytest.mark.parametrize("shown", [1, 2])
+def test_a_symbol_of_a_group_that_comes_late_in_the_file_is_a_source_like_the_first(tmp_path, shown):
+    names = [f"BTC-29AUG25-{strike}-C" for strike in (100_000, 110_000, 120_000)]
+    of_row = [names[k % shown] for k in range(6_000)] + names[2:] * 10
+    rows = [f"deribit,{name},{MIDNIGHT_MS * 1_000 + k},{MIDNIGHT_MS * 1_000 + k},{k},buy,0.05,1\n" for k, name in enumerate(of_row)]
+    path = tmp_path / "deribit_trades_2025-08-09_OPTIONS.csv"
+    path.write_text("exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n" + "".join(rows))
+    assert sum(len(row) for row in rows[:6_000]) > HEAD_BYTES, "what the first rows show is not all"
+    sources = scan_depth([path]).files
+    assert [source.partition.symbol for source in sources] == [*names[:shown], names[2]]
+    assert [decode_trades(source, tmp_path, path).facts["rows_out"] for source in sources] == [*[6_000 // shown] * shown, 10]
 
 
 @pytest.mark.parametrize(
