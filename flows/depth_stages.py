@@ -137,7 +137,9 @@ class DepthRun(BookRun[DepthJob]):
         if source.kind == TRADES:
             rows, what = outcome.value.facts["rows_out"], "trades"
         took = "" if outcome.skipped else f", {outcome.seconds:.1f} s"
-        self.progress.tell(f"{head} {Path(source.file.path).name} [{','.join(map(str, sorted(grids)))}] -> {rows:,} {what}{took}")
+        others = outcome.value.facts["messages_of_other_days"]
+        lost = f"; {others:,} messages are of other days" if others else ""
+        self.progress.tell(f"{head} {Path(source.file.path).name} [{','.join(map(str, sorted(grids)))}] -> {rows:,} {what}{took}{lost}")
 
     def gate_books(self, jobs: list[DepthJob]) -> list[DepthJob]:
         """Judge touch and snapshots."""

@@ -19,7 +19,8 @@ import pyarrow as pa
 from tasks.ahead import ahead
 from tasks.depth_batches import BadLine, DepthBatch, DepthReader
 from tasks.depth_recipe import DepthRecipe, DepthSource
-from tasks.errors import BookmillError, SourceError
+from tasks.depth_span import DaySpan
+from tasks.errors import BookmillError
 from tasks.footers import is_done, read_facts
 from tasks.partitions import Partition, Stamp
 from tasks.reconstruction.depth_export import CsvExport, CsvTarget, is_exported
@@ -117,7 +118,7 @@ class _Pass:
         self._depths, self._csv, self._progress = recipe.depths_of(source.depth), csv, progress
         self._stack, self._committed = ExitStack(), False
         self._bad = self._messages = self._updates_in = 0
-        self._span = (-1, -1)
+        self._day = DaySpan(source)
         self._touch_rows, self._fresh_rows = 0, list[int]()  # written so far; those whose touch does not follow from the one before
         self._statuses = np.zeros(len(STATUSES), np.int64)
 
@@ -190,9 +191,7 @@ class _Pass:
         self._updates_in += len(batch.side)
         for line in batch.bad:
             self._journal.add(line)
-        if len(batch):
-            first = self._span[0] if self._span[0] >= 0 else int(batch.ts[0])
-            self._span = first, int(batch.ts[-1])
+        self._day.add(batch.ts)
 
     def _write(self, samples: DepthSamples) -> None:
         taken = 0
@@ -238,13 +237,8 @@ class _Pass:
                 f"{self._source.name}: {self._reader.lines:,} lines were read, but {kept:,} kept, {sum(left_out.values()):,} left out and "
                 f"{self._bad:,} bad ones came of them. Nothing was published; please report this with the file."
             )
+        self._day.check()
         start, end = self._source.window
-        if self._messages and (self._span[1] < start or self._span[0] >= end):
-            first, last = (str(np.datetime64(ns, "ns").astype("datetime64[s]")) for ns in self._span)
-            raise SourceError(
-                self._source.file.path, f"its messages are of {first} to {last} UTC, none of {self._source.file.dates[0]}, the day in its name",
-                remedy="Give it the name of its day",
-            )  # fmt: skip
         due = -(-end // recipe.interval_ns) - -(-start // recipe.interval_ns)
         outputs = {recipe.grid_layer(depth): sink.rows for depth, sink in self._grids.items()}
         for layer, rows in outputs.items():
@@ -253,7 +247,7 @@ class _Pass:
         if self._updates is not None:
             outputs[UPDATES] = self._updates.rows
         facts = self._facts(outputs | {BBO: self._bbo.rows}, kept, left_out)
-        self._journal.commit(stamp, self._reader.lines, kept, left_out, self._span)
+        self._journal.commit(stamp, self._reader.lines, kept, left_out, self._day.span)
         self._committed = True
         if self._export is not None:
             self._export.commit(stamp)
@@ -270,6 +264,7 @@ class _Pass:
             "anomalies": {name: counted[name] for name in ANOMALIES},
             "rows_in": self._reader.lines, "rows_out": kept, "rows_quarantined": self._bad, "outputs": outputs,
             "rows_filtered": sum(left_out.values()), "filtered": {name: count for name, count in left_out.items() if count},
+            "messages_of_other_days": self._day.outside,
             "statuses": {name: int(n) for name, n in zip(STATUSES, self._statuses, strict=True) if n},
             "proofs": {name: to_json(proof, detail) for name, (proof, detail) in self._replay.comparisons().items()},
             "clock": self._recipe.clock, "windows": [list(self._source.window)], "depth": self._source.depth, "source": self._source.name,

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.depth_recipe import DepthSource
+from tasks.depth_span import DaySpan
 from tasks.errors import BookmillError
 from tasks.footers import is_done, read_facts
 from tasks.partitions import Partition, Stamp, digest
@@ -54,7 +55,7 @@ def decode_trades(source: DepthSource, lake: Path, path: Path, progress: Callabl
         return done
     partition, stamp = source.partition, trades_stamp(source)
     reader, journal, committed = open_tardis_trades(path, partition.symbol), DepthJournal(source, lake, LAYER), False
-    symbol, first, last, bad, told = pa.array([partition.symbol]), -1, -1, 0, 0
+    symbol, day, bad, told = pa.array([partition.symbol]), DaySpan(source), 0, 0
     try:
         with ParquetSink(lake / partition.path(LAYER), DEPTH_TRADES) as sink:
             for batch in reader.batches(BATCH_BYTES):
@@ -62,18 +63,19 @@ def decode_trades(source: DepthSource, lake: Path, path: Path, progress: Callabl
                 for row in batch.bad:
                     journal.add(row)
                 bad += len(batch.bad)
-                if len(batch):
-                    first, last = first if first >= 0 else int(batch.ts[0]), int(batch.ts[-1])
+                day.add(batch.ts)
                 progress(len(batch), reader.bytes_read - told)
                 told = reader.bytes_read
             left_out = reader.left_out
             if reader.lines != sink.rows + bad + sum(left_out.values()):
                 raise BookmillError(f"{source.name}: {reader.lines:,} rows were read, but {sink.rows + bad:,} accounted for. Nothing was published.")
+            day.check()
             verify_unchanged(source.file)
-            journal.commit(stamp, reader.lines, sink.rows, left_out, (first, last))
+            journal.commit(stamp, reader.lines, sink.rows, left_out, day.span)
             committed = True
             facts = {
                 "rows_in": reader.lines, "rows_out": sink.rows, "rows_quarantined": bad, "rows_filtered": sum(left_out.values()),
+                "messages_of_other_days": day.outside,
                 "event_ends": 0, "crossed": 0, "locked": 0, "anomalies": {}, "statuses": {}, "status": "", "reason": "", "source": source.name,
                 "fingerprint": source.file.fingerprint, "outputs": {LAYER: sink.rows},
             }  # fmt: skip

@@ -233,6 +233,45 @@ def test_a_file_under_the_name_of_another_day_is_refused_instead_of_giving_a_day
     assert not [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
 
 
+def l2_rows(*hours: float) -> str:
+    """A Tardis file of one level a row, so many hours after midnight."""
+    rows = "".join(f"binance,BTCUSDT,{(us := int(MIDNIGHT_MS * 1_000 + hour * 3.6e9))},{us},{hour == hours[0]},bid,100,1\n" for hour in hours)
+    return "exchange,symbol,timestamp,local_timestamp,is_snapshot,side,price,amount\n" + rows
+
+
+@pytest.mark.parametrize(
+    ("name", "hours", "told"),
+    [
+        ("mine.csv", [0, 5, 10, 26], "3 of them of 2025-08-09, the day of its first row, as its name has none, and 1 of other days"),
+        ("mine.csv", [-0.001, 1, 2, 3], "1 of them of 2025-08-08, the day of its first row, as its name has none, and 3 of other days"),
+        ("binance_incremental_book_L2_2025-08-09_BTCUSDT.csv", [-12, -6, 1], "1 of them of 2025-08-09, the day in its name, and 2 of other days"),
+    ],
+)
+def test_a_file_of_several_days_is_refused_instead_of_giving_one_of_them(tmp_path, name, hours, told):
+    (tmp_path / name).write_text(l2_rows(*hours))
+    (source,) = scan_depth([tmp_path / name]).files
+    with pytest.raises(SourceError, match=told):
+        build(tmp_path / "lake", source)
+    assert not [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
+
+
+def test_trades_of_several_days_are_refused_instead_of_being_filed_under_the_first(tmp_path):
+    path = tmp_path / "mine.csv"
+    rows = [f"binance,BTCUSDT,{us},{us},1,buy,100,1\n" for us in (MIDNIGHT_MS * 1_000, MIDNIGHT_MS * 1_000 + 30 * 3_600_000_000)]
+    path.write_text("exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n" + "".join(rows))
+    (source,) = scan_depth([path]).files
+    with pytest.raises(SourceError, match="and 1 of other days"):
+        decode_trades(source, tmp_path / "lake", path)
+    assert not [found for found in (tmp_path / "lake").rglob("*") if found.is_file()]
+
+
+@pytest.mark.parametrize(("name", "last", "others"), [("mine.csv", 24.5, 0), ("binance_incremental_book_L2_2025-08-09_BTCUSDT.csv", 26, 1)])
+def test_what_a_file_has_of_the_hour_behind_its_day_is_allowed_and_more_is_counted(tmp_path, name, last, others):
+    (tmp_path / name).write_text(l2_rows(0, 5, last))
+    (source,) = scan_depth([tmp_path / name]).files
+    assert build(tmp_path / "lake", source).facts["messages_of_other_days"] == others
+
+
 def test_a_temporary_copy_is_read_and_removed(tmp_path):
     source = feed(tmp_path, line("snapshot", 0, 10, [("100", "1")]))
     with temporary_copy(Path(source.file.path), str(tmp_path / "fast")) as path:
