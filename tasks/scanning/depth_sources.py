@@ -16,7 +16,7 @@ from tasks.depth_batches import DepthReader
 from tasks.depth_recipe import DepthSource
 from tasks.errors import EmptySource, SourceError, UnknownFormat
 from tasks.scanning.inventory import Rejected, described, expand
-from tasks.scanning.tardis_formats import BOOK_TICKER, BOOKS, L2, QUOTES, TRADES, name_parts
+from tasks.scanning.tardis_formats import BOOK_TICKER, BOOKS, L2, LIQUIDATIONS, QUOTES, TRADES, name_parts
 
 BYBIT_NAME = re.compile(r"(?:(?P<date>\d{4}-\d{2}-\d{2})_)?(?P<pair>[A-Za-z0-9-]+)[_-]ob(?P<depth>\d+)\.data(?:\.zip|\.gz)?", re.IGNORECASE)
 _TARDIS_NAME = re.compile(r".*\.csv(?:\.gz|\.zst)?", re.IGNORECASE)
@@ -48,7 +48,8 @@ def scan_depth(
     """Describe every depth feed that files, folders (any depth) and globs lead to.
 
     pairs, dates: those wanted, empty for all; limit: so many files at most, 0 for all. Files of other kinds in a folder are passed over; a file
-    that was named and is none of them is rejected. Faults of single files do not raise. Names are looked at before any file is read.
+    that was named, or has the name of a depth feed, and is none is rejected. Faults of single files do not raise. Names are looked at before any
+    file is read.
     """
     found: dict[str, bool] = {}
     rejected: list[Rejected] = []
@@ -63,7 +64,7 @@ def scan_depth(
     files: list[DepthSource] = []
     for path, outcome in zip(wanted, outcomes, strict=True):
         if isinstance(outcome, SourceError):
-            if found[path] or not isinstance(outcome, UnknownFormat):
+            if found[path] or not isinstance(outcome, UnknownFormat) or _claims_to_be_one(Path(path)):
                 rejected.append(Rejected(path, outcome))
         else:
             files += [source for source in outcome if _is_wanted(source, pairs, dates)]
@@ -109,6 +110,13 @@ def _may_be_wanted(path: Path, pairs: Sequence[str], dates: Sequence[str]) -> bo
 
 def _is_wanted(source: DepthSource, pairs: Sequence[str], dates: Sequence[str]) -> bool:
     return (not pairs or source.file.symbols[0].upper() in _upper(pairs)) and (not dates or source.file.dates[0] in dates)
+
+
+def _claims_to_be_one(path: Path) -> bool:
+    """Whether a file that is no depth feed has the name of one, as a download that failed has; trades.csv and quotes.csv are others' names, too."""
+    named = name_parts(path)
+    kind = named.get("type", LIQUIDATIONS)
+    return bool(BYBIT_NAME.fullmatch(path.name)) or (kind != LIQUIDATIONS and ("date" in named or kind.startswith((L2, BOOKS))))
 
 
 def _upper(names: Sequence[str]) -> set[str]:

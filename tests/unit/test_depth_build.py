@@ -280,6 +280,20 @@ def test_a_temporary_copy_is_read_and_removed(tmp_path):
     assert not list((tmp_path / "fast").iterdir())
 
 
+def test_a_failed_download_in_a_folder_is_told_and_a_file_of_another_kind_is_not(tmp_path):
+    page, answer = b"<html>403 Forbidden</html>\n", b'{"code":100,"message":"no access"}'
+    failed = {
+        NAME: page, "binance_incremental_book_L2_2025-08-09_AAAUSDT.csv.gz": b"", "binance_book_snapshot_25_BBBUSDT.csv.gz": answer,
+        "binance_trades_2025-08-09_CCCUSDT.csv.gz": answer, "binance/quotes/2025/08/09/DDDUSDT.csv.gz": page,
+    }  # fmt: skip
+    others = {"README.md": page, "trades.csv": b"time,price\n1,2\n", "mine.csv": b"", "binance_liquidations_2025-08-09_EEEUSDT.csv.gz": answer}
+    for name, data in (failed | others).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    found = scan_depth([tmp_path])
+    assert sorted(rejected.path for rejected in found.rejected) == sorted(str(tmp_path / name) for name in failed)
+
+
 @pytest.mark.parametrize("shown", [1, 2])
 def test_a_symbol_of_a_group_that_comes_late_in_the_file_is_a_source_like_the_first(tmp_path, shown):
     names = [f"BTC-29AUG25-{strike}-C" for strike in (100_000, 110_000, 120_000)]
