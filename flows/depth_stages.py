@@ -21,6 +21,7 @@ from tasks.partitions import Partition
 from tasks.reconstruction.certify import Certificate, certificate_facts
 from tasks.reconstruction.depth_build import BBO, DepthBuilt, is_built
 from tasks.reconstruction.depth_certificate import is_depth_certified
+from tasks.reconstruction.depth_csv import path_name
 from tasks.reconstruction.depth_export import CsvTarget
 from tasks.reconstruction.depth_heatmap import depth_heatmap_stamp
 from tasks.reconstruction.task import certify_depth_books, depth_heatmap
@@ -83,8 +84,9 @@ class DepthRun(BookRun[DepthJob]):
         for path in remove_partials(Path(csv)) if csv and Path(csv).is_dir() else []:
             self.log.info("removed %s, left behind by a run that died", path)
         # Two markets have the same pairs: their files would get the same names.
-        several = len({source.partition.dataset for source in sources}) > 1
-        targets = {s.partition.dataset: CsvTarget(str(Path(csv, *[s.partition.dataset] * several)), formatted) if csv else None for s in sources}
+        datasets = {source.partition.dataset for source in sources}
+        folders = {name: str(Path(csv, path_name(name) if len(datasets) > 1 else "")) for name in datasets}
+        targets = {name: CsvTarget(folder, formatted) if csv else None for name, folder in folders.items()}
         start, built = time.perf_counter(), dict[str, DepthBuilt | DepthTrades]()
         todo = []
         for source in sources:

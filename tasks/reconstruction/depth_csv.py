@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 import numpy as np
 
@@ -19,8 +20,14 @@ _POWER = 10 ** np.arange(19, dtype=np.int64)
 
 
 def csv_path(folder: Path, depth: int, symbol: str, date: str, interval_ns: int) -> Path:
-    """0200/BTCUSDT/2025-01-01_BTCUSDT_ob200_1m.csv"""
-    return folder / f"{depth:04d}" / symbol / f"{date}_{symbol}_ob{depth}_{interval_name(interval_ns)}.csv"
+    """0200/BTCUSDT/2025-01-01_BTCUSDT_ob200_1m.csv; below `folder` whatever the symbol is"""
+    name = path_name(symbol)
+    return folder / f"{depth:04d}" / name / f"{date}_{name}_ob{depth}_{interval_name(interval_ns)}.csv"
+
+
+def path_name(text: str) -> str:
+    """One part of a path: quoted as in the lake (XBT/USD is XBT%2FUSD), dots too where there is nothing else."""
+    return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
 
 
 def header(depth: int, *, formatted: bool) -> bytes:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +19,14 @@ SCALES = (9, 8)
 
 def test_names_and_header_are_those_of_the_old_converter():
     assert csv_path(Path("out"), 200, "BTCUSDT", "2025-01-01", 60_000_000_000) == Path("out/0200/BTCUSDT/2025-01-01_BTCUSDT_ob200_1m.csv")
+    assert csv_path(Path("out"), 5, "BTC-29AUG25", "2025-01-01", 10**9) == Path("out/0005/BTC-29AUG25/2025-01-01_BTC-29AUG25_ob5_1s.csv")
     assert header(1, formatted=False) == b"timestamp,bid_price_1,bid_qty_1,ask_price_1,ask_qty_1\n"
     assert header(2, formatted=True).startswith(b"timestamp_formatted,timestamp,bid_price_1,bid_qty_1,bid_price_2,bid_qty_2,ask_price_1,")
+
+
+@pytest.mark.parametrize(("symbol", "name"), [("XBT/USD", "XBT%2FUSD"), ("../../x", "..%2F..%2Fx"), ("..", "%2E%2E"), ("/tmp/x", "%2Ftmp%2Fx")])
+def test_a_symbol_is_one_part_of_the_path_and_leads_out_of_no_folder(symbol, name):
+    assert csv_path(Path("out"), 200, symbol, "2025-01-01", 60_000_000_000) == Path(f"out/0200/{name}/2025-01-01_{name}_ob200_1m.csv")
 
 
 @st.composite
