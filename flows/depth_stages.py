@@ -71,7 +71,7 @@ class DepthRun(BookRun[DepthJob]):
         for entry in self.rejected:
             self.progress.tell(f"ERROR {entry['error']}")
         for other in found.covered:
-            self.progress.tell(f"LEFT OUT {other.name}: {other.by} has the same pair and day, and no fewer levels")
+            self.progress.tell(f"LEFT OUT {other.name}: {other.by} has the same pair and day, and no fewer levels; parts of a day have to be joined")
         if not found.files:
             raise RunFailed("Nothing could run: " + " ".join(r["error"] for r in self.rejected), self.facts(sources).to_json(), 2)
         for source in found.files:

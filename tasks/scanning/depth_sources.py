@@ -27,7 +27,8 @@ _TARDIS_KINDS = {TRADES: "tardis-trades", L2: "tardis-l2", BOOKS: "tardis-book",
 
 @dataclass(frozen=True)
 class Covered:
-    """A source that is left out because `by` holds the same pair and day with as many levels or more."""
+    """A source that is left out because `by` holds the same pair and day with as many levels or more; paths where the names are the same. Which hours
+    of the day a source has is not looked at."""
 
     name: str
     by: str
@@ -182,16 +183,18 @@ def _as_in_names(symbol: str) -> str:
 
 
 def deepest(files: list[DepthSource]) -> tuple[list[DepthSource], list[Covered]]:
-    """One source for each pair and day: the deepest, and of equally deep ones the one with the pair in its name, else the first by path."""
+    """One source for each pair and day: the deepest (a feed that does not say its depth has all levels), of equally deep ones the first by kind, then
+    the one with the pair in its name, else the first by path."""
     kept: dict[object, DepthSource] = {}
     covered = []
 
     def rank(source: DepthSource) -> tuple[object, ...]:
         other_name = source.file.symbols[0].upper() not in Path(source.file.path).name.upper()
-        return source.kind, -(source.depth or 1 << 30), other_name, source.file.path, source.file.member
+        return -(source.depth or 1 << 30), source.kind, other_name, source.file.path, source.file.member
 
     for source in sorted(files, key=rank):
         best = kept.setdefault(source.subject, source)
         if best is not source:
-            covered.append(Covered(source.name, best.name))
+            alike = source.name == best.name
+            covered.append(Covered(*((one.file.path if alike else one.name) for one in (source, best))))
     return sorted(kept.values(), key=lambda s: (s.file.dataset, s.file.symbols, s.file.dates, s.file.path)), covered

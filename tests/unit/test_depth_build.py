@@ -294,6 +294,21 @@ def test_a_failed_download_in_a_folder_is_told_and_a_file_of_another_kind_is_not
     assert sorted(rejected.path for rejected in found.rejected) == sorted(str(tmp_path / name) for name in failed)
 
 
+def test_of_feeds_of_one_day_the_one_of_all_levels_is_used_whatever_its_kind_and_the_others_are_told_apart(tmp_path):
+    levels = [f"{side}[{level}].{what}" for level in range(5) for side in ("asks", "bids") for what in ("price", "amount")]
+    head = f"binance,BTCUSDT,{MIDNIGHT_MS * 1_000},{MIDNIGHT_MS * 1_000}"
+    book, whole = "binance_book_snapshot_5_2025-08-09_BTCUSDT.csv", "binance_incremental_book_L2_2025-08-09_BTCUSDT.csv"
+    (tmp_path / book).write_text("exchange,symbol,timestamp,local_timestamp," + ",".join(levels) + f"\n{head}" + ",1" * 20 + "\n")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / whole).write_text(l2_rows(0 if folder == "a" else 12))
+    found = scan_depth([tmp_path])
+    assert [(source.kind, source.file.path) for source in found.files] == [("tardis-l2", str(tmp_path / "a" / whole))]
+    assert {(covered.name, covered.by) for covered in found.covered} == {
+        (book, whole), (str(tmp_path / "b" / whole), str(tmp_path / "a" / whole)),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("shown", [1, 2])
 def test_a_symbol_of_a_group_that_comes_late_in_the_file_is_a_source_like_the_first(tmp_path, shown):
     names = [f"BTC-29AUG25-{strike}-C" for strike in (100_000, 110_000, 120_000)]
