@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.depth_batches import DepthReader
-from tasks.depth_recipe import DepthSource
+from tasks.depth_recipe import DepthSource, day_window
 from tasks.errors import EmptySource, SourceError, UnknownFormat
 from tasks.scanning.inventory import Rejected, described, expand
 from tasks.scanning.tardis_formats import BOOK_TICKER, BOOKS, L2, LIQUIDATIONS, QUOTES, TRADES, name_parts
@@ -148,6 +148,7 @@ def _bybit(path: Path, dataset: str) -> list[DepthSource]:
         name = BYBIT_NAME.fullmatch(Path(member or path.name).name) or BYBIT_NAME.fullmatch(path.name)
         day = (name["date"] if name else None) or datetime.fromtimestamp(first.first_ts_ns // 10**9, UTC).date().isoformat()
         market = next((part.lower() for part in reversed(path.parts[:-1]) if part.lower() in _MARKETS), "")
+        _check_day(path, day)
         file = described(path, "bybit", dataset or "-".join(filter(None, ("bybit", market))), (first.symbol,), (day,), member)
         found.append(DepthSource(file, "bybit", first.depth))
     return found
@@ -162,10 +163,20 @@ def _tardis(path: Path, dataset: str) -> list[DepthSource]:
         raise UnknownFormat(
             path, f"{what}, not a depth feed", remedy="Give incremental_book_L2, book_snapshot_N, quotes or trades files of Tardis.dev"
         )
+    _check_day(path, found.date)
     kind = _TARDIS_KINDS[found.kind]
     symbols = _symbols(path, found.symbols) or (found.symbol,)
     files = [described(path, kind, dataset or found.exchange, (symbol,), (found.date,), symbol if len(symbols) > 1 else "") for symbol in symbols]
     return [DepthSource(file, kind, 1 if kind == "tardis-quotes" else found.depth) for file in files]
+
+
+def _check_day(path: Path, day: str) -> None:
+    """Raise SourceError unless `day`, of the name or of the first row, is one."""
+    try:
+        day_window(day)
+    except ValueError as fault:
+        problem = f"the day in its name, {day}, is none" if day else "has no day: neither its name nor its first rows tell one"
+        raise SourceError(path, problem, remedy="Put its day into its name as YYYY-MM-DD, or leave the file out") from fault
 
 
 def _symbols(path: Path, shown: tuple[str, ...]) -> tuple[str, ...]:

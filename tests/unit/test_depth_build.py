@@ -309,6 +309,23 @@ def test_of_feeds_of_one_day_the_one_of_all_levels_is_used_whatever_its_kind_and
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("book.csv", "has no day: neither its name nor its first rows tell one"), (NAME.replace("08-09", "02-30"), "2025-02-30, is none"),
+        ("binance_incremental_book_L2_2025-02-30_BTCUSDT.csv", "2025-02-30, is none"),
+    ],
+)  # fmt: skip
+def test_a_source_without_a_valid_day_is_rejected_with_a_remedy(tmp_path, name, told):
+    is_bybit = name.endswith(".data")
+    (tmp_path / name).write_text(line("snapshot", 0, 10, [("100", "1")]) + "\n" if is_bybit else l2_rows(0) if "L2" in name else l2_rows())
+    found = scan_depth([tmp_path])
+    assert not found.files
+    assert [type(rejected.error) for rejected in found.rejected] == [SourceError]
+    assert told in str(found.rejected[0].error)
+    assert "Put its day into its name as YYYY-MM-DD" in str(found.rejected[0].error)
+
+
 @pytest.mark.parametrize("shown", [1, 2])
 def test_a_symbol_of_a_group_that_comes_late_in_the_file_is_a_source_like_the_first(tmp_path, shown):
     names = [f"BTC-29AUG25-{strike}-C" for strike in (100_000, 110_000, 120_000)]
