@@ -25,6 +25,7 @@ REQUIRED = {
     TRADES: (*HEAD, "id", "side", "price", "amount"),
     QUOTES: (*HEAD, "bid_price", "bid_amount", "ask_price", "ask_amount"),
 }
+HEADER_CELL = "symbol"  # what a header has where rows have their symbol
 HEAD_BYTES = 1 << 18  # the header of a snapshot of 1,000 levels has 80,000
 # Microseconds of 2001-09-09 and of 2100: times in another unit do not fall between.
 EARLIEST_US, LATEST_US = 10**15, 4_102_444_800_000_000
@@ -68,7 +69,8 @@ class TardisHead:
 
 
 def read_head(path: Path) -> TardisHead:
-    """Header and first rows (those with a cell per column) in the first HEAD_BYTES decompressed. Raises SourceError when it cannot be opened."""
+    """Header and first rows (those with a cell per column; files joined end to end have the header among them, which is none) in the first HEAD_BYTES
+    decompressed. Raises SourceError when it cannot be opened."""
     try:
         stream = ByteStream(path)
     except OSError as fault:
@@ -81,7 +83,9 @@ def read_head(path: Path) -> TardisHead:
     whole = text if len(text) < HEAD_BYTES else text[: text.rfind(b"\n") + 1] or text
     lines = [line for line in whole.decode("utf-8-sig", "backslashreplace").split("\n") if line.strip()]
     names, *rows = [[cell.strip().strip('"').strip() for cell in line.split(",")] for line in lines] or [[]]
-    return TardisHead(tuple(names), [row for row in rows if len(row) == len(names)], stream.fault)
+    at = names.index(HEADER_CELL) if HEADER_CELL in names else -1
+    whole_rows = [row for row in rows if len(row) == len(names) and (at < 0 or row[at] != HEADER_CELL)]
+    return TardisHead(tuple(names), whole_rows, stream.fault)
 
 
 def kind_of(names: tuple[str, ...]) -> tuple[str, int]:

@@ -34,10 +34,13 @@ from tasks.scanning.tardis_field_kernels import EMPTY, book_side, decimal, ends,
 SKIP, TEXT, SYMBOL, MICROS, FLAG, BOOK_SIDE, TRADE_SIDE, PRICE, AMOUNT, MAYBE_PRICE, MAYBE_AMOUNT = range(11)
 # Where a column goes: these two are the same in every layout, NOWHERE is scratch.
 NOWHERE, CAPTURED, FIRST_OWN = 0, 1, 2
-FOREIGN = -1  # status of a row of another symbol
+# Status of a row of another symbol, and of a header among the rows: where files were joined end to end.
+FOREIGN, HEADER = -1, -2
+HEADER_CELL = np.frombuffer(b"symbol", np.uint8)
 
-# What a parse carries from one call to the next: rows met, rows of other symbols, bad rows in `bad`, whether another symbol ends the parse.
-ROWS, OTHERS, BADS, ONE_SYMBOL, STATE_SIZE = range(5)
+# What a parse carries from one call to the next: rows met, rows of other symbols, bad rows in `bad`, whether another symbol ends the parse, headers
+# among the rows.
+ROWS, OTHERS, BADS, ONE_SYMBOL, HEADERS, STATE_SIZE = range(6)
 # Why a parse came back.
 GOOD, END, FULL, MIXED = range(4)
 BAD_BEFORE, BAD_ROW, BAD_START, BAD_LENGTH, BAD_STATUS, BAD_COLUMN, BAD_TIME, BAD_SIZE = range(8)
@@ -126,7 +129,8 @@ def _time_of(buf, start, column):
 def judge(buf, start, status, column, columns, wanted):
     """What is wrong with a line that is not OK -> (status, column, length without line end, position of the newline, its local time in ns).
 
-    FOREIGN where it can be told that the line is of another symbol. COLUMNS: column is the number of fields. Time: NO_TIME where not readable.
+    FOREIGN where it can be told that the line is of another symbol, HEADER where it is the header once more. COLUMNS: column is the number of fields.
+    Time: NO_TIME where not readable.
     """
     symbol_column, time_column = -1, -1
     for k in range(len(columns)):
@@ -141,7 +145,8 @@ def judge(buf, start, status, column, columns, wanted):
         return COLUMNS, fields, length, stop, np.int64(NO_TIME)
     found, after = _symbol(buf, symbol_from, wanted)
     if found == FOREIGN or after != symbol_to:
-        return FOREIGN, symbol_column, length, stop, np.int64(NO_TIME)
+        found, after = _symbol(buf, symbol_from, HEADER_CELL)
+        return HEADER if found == OK and after == symbol_to else FOREIGN, symbol_column, length, stop, np.int64(NO_TIME)
     return status, column, length, stop, _time_of(buf, start, time_column)
 
 
@@ -160,7 +165,8 @@ def next_row(buf, p, end, plan, row, state, bad, before):
     """Go on to the next good row of buf[p:end]; bad rows on the way are noted -> (GOOD, END, FULL or MIXED, start of the row, position after).
 
     plan: (columns int64[c, 3], wanted uint8[s]); row: (values, digits int64[targets], spans int64[2]), written; state int64[STATE_SIZE or more],
-    changed; bad int64[b, BAD_SIZE], written from state[BADS] on; before: what BAD_BEFORE is set to. Blank lines are no rows, and not counted.
+    changed; bad int64[b, BAD_SIZE], written from state[BADS] on; before: what BAD_BEFORE is set to. Blank lines are no rows, and not counted; the
+    header once more is passed over and counted.
     FULL: no room for another bad row; MIXED: the row at `start` is of another symbol.
     """
     columns, wanted = plan
@@ -180,6 +186,8 @@ def next_row(buf, p, end, plan, row, state, bad, before):
             if state[ONE_SYMBOL]:
                 return MIXED, p, p
             state[OTHERS] += 1
+        elif status == HEADER:
+            state[HEADERS] += 1
         else:
             note_bad(bad, state, before, p, length, status, column, time)
         state[ROWS] += 1

@@ -128,7 +128,7 @@ class TardisRows:
     @property
     def left_out(self) -> dict[str, int]:
         """Rows so far that are in no batch and not bad, by reason."""
-        return {"symbol": self.other_rows}
+        return {"symbol": self.other_rows, "header": int(self._state[kernels.HEADERS])}
 
     @property
     def lines_are_updates(self) -> bool:
@@ -213,7 +213,8 @@ def depth_batch(messages: tuple[np.ndarray, ...], updates: tuple[np.ndarray, ...
 
 
 def symbols(path: str | Path) -> list[str]:
-    """Symbols of a Tardis file of any layout, in order of first appearance; one pass over all of it. Errors as TardisRows."""
+    """Symbols of a Tardis file of any layout, in order of first appearance; one pass over all of it. A header among the rows is none. Errors as
+    TardisRows."""
     reader = TardisRows(path, "", (formats.L2, formats.BOOKS, formats.TRADES, formats.QUOTES, formats.LIQUIDATIONS))
     table, state = SymbolTable(), np.zeros(csv_fields.STATE_SIZE, np.int64)
     column = reader.names.index("symbol")
@@ -221,4 +222,5 @@ def symbols(path: str | Path) -> list[str]:
         lines.pos = collect_symbols(lines.data, lines.pos, lines.end, len(reader.names), column, *table.arrays, state)
         if lines.pos < lines.end:
             table.grow(int(state[csv_fields.SYMBOL_COUNT]))
-    return [table.name(code) for code in range(int(state[csv_fields.SYMBOL_COUNT]))]
+    names = [table.name(code) for code in range(int(state[csv_fields.SYMBOL_COUNT]))]
+    return [name for name in names if name != formats.HEADER_CELL]

@@ -103,6 +103,14 @@ def test_a_grouped_file_shows_its_symbols(tmp_path):
     assert (found.symbol, found.symbols) == ("BTC/USD", ("BTC/USD", "ETH/USD"))
 
 
+def test_a_header_among_the_rows_is_no_symbol(tmp_path):
+    path = tmp_path / "deribit_trades_2020-04-02_BTC-USD.csv"
+    path.write_text(text(TRADES) * 2)
+    found = identify_tardis(path)
+    assert found is not None
+    assert found.symbols == ("BTC/USD",)
+
+
 def test_columns_are_found_by_name_in_any_order(tmp_path):
     path = tmp_path / "x.csv"
     names, cells = [*reversed(COLUMNS[BOOKS]), "more"], [*reversed(ROWS[BOOKS].split(",")), "5"]

@@ -253,6 +253,20 @@ def test_a_file_of_several_symbols_is_refused_unless_one_is_named(tmp_path):
         assert (reader.symbol, reader.lines, reader.other_rows) == (symbol, 4, 2)
 
 
+@pytest.mark.parametrize("header", [HEADER, ",".join(f'"{name}"' for name in NAMES) + "\r"])
+def test_the_header_of_a_file_joined_to_the_end_of_another_is_no_row_of_a_symbol(tmp_path, header):
+    rows = [row(0, "true", "bid", "1", "1"), header, row(1, "false", "bid", "2", "1"), header]
+    path = written(tmp_path / "f.csv", *rows)
+    assert symbols(path) == [made.SYMBOL]
+    reader = open_tardis_l2(path)
+    messages, bad, *_ = collect(reader)
+    assert [[update[1] for update in message[5]] for message in messages] == [[1], [2]]
+    assert not bad
+    assert (reader.symbol, reader.lines, reader.other_rows, reader.left_out["header"]) == (made.SYMBOL, 4, 0, 2)
+    # No row of its own stands before it, either.
+    assert open_tardis_l2(written(tmp_path / "g.csv", *rows[1:])).symbol == made.SYMBOL
+
+
 def test_many_symbols_are_all_listed(tmp_path):
     names = [f"BTC-{k}" for k in range(500)]
     assert symbols(written(tmp_path / "f.csv", *(row(0, "true", "bid", "1", "1", name) for name in names * 3))) == names

@@ -241,3 +241,13 @@ def test_a_file_of_several_symbols_is_refused_unless_one_is_named(tmp_path, open
     reader = open_file(path, "X")
     assert [batch.line.tolist() for batch in reader.batches(WHOLE)] == [[0, 2]]
     assert reader.other_rows == 1
+
+
+@pytest.mark.parametrize("open_file", [open_tardis_books, open_tardis_trades, open_tardis_quotes])
+def test_a_header_among_the_rows_is_passed_over_and_counted(tmp_path, open_file):
+    names = {open_tardis_books: book_names(1), open_tardis_trades: TRADES, open_tardis_quotes: QUOTES}[open_file]
+    tail = ",id,buy,9,1" if names == TRADES else ",1,10,9,1" if names == QUOTES else ",10,1,9,1"
+    row = f"e,X,{made.START_US},{made.START_US}{tail}"
+    reader = open_file(written(tmp_path / "f.csv", names, row, ",".join(names), row))
+    assert [(batch.line.tolist(), batch.bad) for batch in reader.batches(WHOLE)] == [([0, 2], [])]
+    assert (reader.lines, reader.left_out) == (3, {"symbol": 0, "header": 1})
