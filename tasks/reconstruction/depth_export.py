@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from tasks.errors import UsageError
 from tasks.footers import is_done
 from tasks.partitions import Partition, Stamp, digest
 from tasks.reconstruction.depth_csv import CsvWriter, csv_path
@@ -41,13 +42,26 @@ def is_exported(lake: Path, partition: Partition, depths: tuple[int, ...], inter
     for depth in depths:
         path = csv_path(Path(target.folder), depth, partition.symbol, partition.date, interval_ns)
         row = known.get(str(path))
-        if row is None or not path.is_file() or path.stat().st_size != row["bytes"] or _fingerprint(path) != row["fingerprint"]:
+        if row is None or not _holds(path, row):
             return False
     return True
 
 
+def _owner(lake: Path, partition: Partition, path: Path) -> str | None:
+    """The dataset whose export of the same pair and day the file at `path` is, None where it is of no other one."""
+    below = partition.path(LAYER, "*").split("/", 2)[2]
+    for record in sorted(lake.glob(f"{LAYER}/dataset=*/{below}")):
+        owner = Partition.of_path(record.relative_to(lake)).dataset
+        if owner != partition.dataset:
+            for row in pq.ParquetFile(record).read().to_pylist():
+                if row["path"] == str(path) and _holds(path, row):
+                    return owner
+    return None
+
+
 class CsvExport:
-    """The CSV files of one partition while they are written; leaving without `commit` drops them."""
+    """The CSV files of one partition while they are written; leaving without `commit` drops them. Raises UsageError instead of replacing a file that
+    the lake knows as the export of another dataset: two markets have the same pairs."""
 
     def __init__(
         self, lake: Path, partition: Partition, depths: tuple[int, ...], interval_ns: int, target: CsvTarget, scales: tuple[int, int]
@@ -59,6 +73,11 @@ class CsvExport:
         try:
             for depth in depths:
                 path = csv_path(Path(target.folder), depth, partition.symbol, partition.date, interval_ns)
+                if owner := _owner(lake, partition, path):
+                    raise UsageError(
+                        f"{path} holds the snapshots of {owner}, those of {partition.dataset} would replace them. Give each dataset a CSV folder of "
+                        "its own, or run both at once: each then has a folder of its name."
+                    )
                 file = self._stack.enter_context(AtomicFile(path))
                 hashing = _Hashing(file)
                 self._files.append((file, hashing))
@@ -102,6 +121,11 @@ class _Hashing:
     @property
     def fingerprint(self) -> str:
         return self._digest.hexdigest()
+
+
+def _holds(path: Path, row: dict[str, Any]) -> bool:
+    """Whether the file is there with the bytes of its record."""
+    return path.is_file() and path.stat().st_size == row["bytes"] and _fingerprint(path) == row["fingerprint"]
 
 
 def _fingerprint(path: Path) -> str:

@@ -15,6 +15,7 @@ from tasks.errors import BookError, SchemaMismatch, SourceError, UsageError
 from tasks.publishing.ledger import check, collect
 from tasks.reconstruction.depth_build import DepthBuilt, build_depth, is_built
 from tasks.reconstruction.depth_certificate import certify_depth
+from tasks.reconstruction.depth_export import CsvTarget
 from tasks.scanning.depth_journal import DepthJournal
 from tasks.scanning.depth_sources import open_depth, scan_depth
 from tasks.scanning.depth_trades import decode_trades
@@ -26,8 +27,8 @@ MIDNIGHT_MS = 1_754_697_600_000  # 2025-08-09
 NAME = "2025-08-09_BTCUSDT_ob200.data"
 
 
-def build(lake: Path, source: DepthSource, recipe: DepthRecipe = DepthRecipe()) -> DepthBuilt:  # noqa: B008 - frozen
-    return build_depth(lake, source, recipe, lambda: open_depth(source), journal=lambda: DepthJournal(source, lake))
+def build(lake: Path, source: DepthSource, recipe: DepthRecipe = DepthRecipe(), csv: CsvTarget | None = None) -> DepthBuilt:  # noqa: B008 - frozen
+    return build_depth(lake, source, recipe, lambda: open_depth(source), journal=lambda: DepthJournal(source, lake), csv=csv)
 
 
 def line(kind: str, ms: int, u: int, bids: list[tuple[str, str]], asks: list[tuple[str, str]] = []) -> str:  # noqa: B006 - read only
@@ -270,6 +271,24 @@ def test_what_a_file_has_of_the_hour_behind_its_day_is_allowed_and_more_is_count
     (tmp_path / name).write_text(l2_rows(0, 5, last))
     (source,) = scan_depth([tmp_path / name]).files
     assert build(tmp_path / "lake", source).facts["messages_of_other_days"] == others
+
+
+def test_the_csv_of_one_market_is_not_replaced_by_that_of_another_and_is_by_its_own(tmp_path):
+    sources, lake, csv = {}, tmp_path / "lake", CsvTarget(str(tmp_path / "csv"))
+    for market, price in (("linear", "100"), ("spot", "200")):
+        (tmp_path / market).mkdir()
+        sources[market] = feed(tmp_path / market, line("snapshot", 0, 10, [(price, "1")]))
+    build(lake, sources["linear"], csv=csv)
+    path = tmp_path / "csv/0200/BTCUSDT/2025-08-09_BTCUSDT_ob200_1m.csv"
+    told = "holds the snapshots of bybit-linear, those of bybit-spot would replace them. Give each dataset a CSV folder of its own"
+    with pytest.raises(UsageError, match=told):
+        build(lake, sources["spot"], csv=csv)
+    assert path.read_text().splitlines()[2].split(",")[1] == "100"
+    assert not build(lake, sources["linear"], DepthRecipe(clock="ts"), csv).skipped
+    build(lake, sources["spot"], csv=CsvTarget(str(tmp_path / "csv/spot")))
+    path.unlink()
+    build(lake, sources["spot"], csv=csv)
+    assert path.read_text().splitlines()[2].split(",")[1] == "200"
 
 
 def test_a_temporary_copy_is_read_and_removed(tmp_path):
