@@ -10,15 +10,15 @@ from tasks.reconstruction.book_kernels import (
     FREE,
     HALTED_STATE,
     R_HALT,
-    R_QUARANTINED,
     REASON,
     STATUS,
     USED,
     apply_record,
+    set_aside,
 )
 from tasks.reconstruction.order_table_kernels import ask_ahead, shift_of
 from tasks.reconstruction.record_check_kernels import check_sequence, note_halt
-from tasks.schemas import F_LAST, HALTED, SUSPECT, VALID
+from tasks.schemas import F_LAST, HALTED, VALID
 
 # moment int64[MOMENT_SIZE]: the book after the last complete event
 M_AS_OF = 0  # its clock time, -1 before the first
@@ -33,11 +33,10 @@ DONE, BOOK_FULL = 0, 2
 
 @inner
 def note_marks(batch, mark, i, state):
-    """A row was quarantined before record i: a valid book is suspect from there on. Returns the next mark."""
+    """Whether a row was quarantined before record i. Returns the next mark."""
     while mark < batch.marks.shape[0] and batch.marks[mark] <= i:
-        if batch.marks[mark] == i and state[STATUS] == VALID:
-            state[STATUS] = SUSPECT
-            state[REASON] = R_QUARANTINED
+        if batch.marks[mark] == i:
+            set_aside(state)
         mark += 1
     return mark
 

@@ -27,6 +27,7 @@ from tasks.reconstruction.book_kernels import (
     add_orders,
     dump_orders,
     forget_top,
+    set_aside,
 )
 from tasks.reconstruction.ladder_kernels import fill_ranks, to_ranks
 from tasks.reconstruction.order_table_kernels import fill_slots
@@ -128,6 +129,10 @@ class OrderBook:
         table = np.zeros(2 * len(old.table), np.uint64)
         fill_slots(table, orders, (old.table[old.table != 0] & _LOWER).astype(np.int64) - 1)
         self.arrays = old._replace(orders=orders, table=table)
+
+    def doubt(self) -> None:
+        """A row was quarantined after the last record."""
+        set_aside(self.arrays.state)
 
     def counters(self) -> dict[str, int]:
         """Counts by name, see book_kernels.COUNTERS."""

@@ -158,9 +158,7 @@ class _Past:
 
     def _doubt(self, at: int) -> None:
         """A row was set aside after the last record of a file; when is not known, but not before that record."""
-        state = self.book.arrays.state
-        if state[STATUS] == VALID:
-            state[STATUS], state[REASON] = SUSPECT, R_QUARANTINED
+        self.book.doubt()
         if self.moment[M_STATUS] in (VALID, HALTED):
             self.moment[[M_STATUS, M_REASON, M_SINCE]] = SUSPECT, R_QUARANTINED, at
 

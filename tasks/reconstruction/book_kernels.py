@@ -29,11 +29,11 @@ USED = 3  # orders ever taken from the pool
 LIVE = 4  # resting orders
 STATUS = 5
 REASON = 6
-IN_SNAPSHOT = 7  # 1 while the previous record carried F_SNAPSHOT
+IN_SNAPSHOT = 7  # 1 while the previous record carried F_SNAPSHOT; AFTER_HOLE where it did not, and a row was quarantined after it
 HIGH = 8  # 8, 9: highest level changed since the cached top was read, of those that reach into it; -1 none, ALL all of them
 FLOOR = 10  # 10, 11: lowest index among the cached top levels, -1 when there are fewer than depth
 LEVELS = 12  # 12, 13: levels of each side
-INCOMPLETE = 15  # 1 while a snapshot has started and no LAST was seen since
+INCOMPLETE = 15  # 1 while a snapshot has started and no LAST was seen since, HOLED when a row of it was quarantined
 ANOMALY = 14  # last anomaly (a counter index) for the error of on_book_error="fail", -1 none
 HALTED_STATE = 16  # 0 trading, 1 halted, 2 quoting only
 TOUCHED = 17  # levels noted in `touched` since the last audit (LEVEL noted is 1); more than there is room for mean all of them
@@ -47,6 +47,8 @@ RESHAPED = 27  # 27, 28: 1 when a level came or went among them
 STATE_SIZE = 29
 ALL = 1 << 40
 TOUCHED_ROOM = 1_024
+AFTER_HOLE = -1
+HOLED = 2
 
 # counters int64[len(COUNTERS)]
 COUNTERS = (
@@ -264,12 +266,24 @@ def doubt(book, counter, reason):
 
 
 @inner
+def set_aside(state):
+    """A row was quarantined before the next record: a valid book is suspect from here on, and so is one whose snapshot it may have been of."""
+    if state[STATUS] == VALID:
+        state[STATUS] = SUSPECT
+        state[REASON] = R_QUARANTINED
+    if state[INCOMPLETE] != 0:
+        state[INCOMPLETE] = HOLED
+    if state[IN_SNAPSHOT] == 0:
+        state[IN_SNAPSHOT] = AFTER_HOLE
+
+
+@inner
 def _reset(book, incomplete):
-    """Empty the book: at once valid after a plain clear, without a book until a snapshot that starts here is complete."""
+    """Empty the book: at once valid after a plain clear, without a book until a snapshot that starts here is complete; incomplete as in state."""
     clear(book)
     book.state[STATUS] = NO_BOOK if incomplete else VALID
     book.state[REASON] = R_NO_SNAPSHOT if incomplete else 0
-    book.state[INCOMPLETE] = 1 if incomplete else 0
+    book.state[INCOMPLETE] = incomplete
 
 
 @inner
@@ -281,11 +295,11 @@ def apply_record(book, width, shift, action, side_code, rank, size, order_id, fl
     state = book.state
     counters = book.counters
     if flags & F_SNAPSHOT:
-        if state[IN_SNAPSHOT] == 0:
+        if state[IN_SNAPSHOT] != 1:
             counters[C_SNAPSHOTS] += 1
             if action != A_CLEAR:
                 counters[C_IMPLICIT_CLEARS] += 1
-                _reset(book, True)
+                _reset(book, HOLED if state[IN_SNAPSHOT] == AFTER_HOLE else 1)  # the row may have been its first
         state[IN_SNAPSHOT] = 1
     else:
         state[IN_SNAPSHOT] = 0
@@ -330,13 +344,14 @@ def apply_record(book, width, shift, action, side_code, rank, size, order_id, fl
         counters[C_FILL] += 1
     elif action == A_CLEAR:
         counters[C_CLEAR] += 1
-        _reset(book, (flags & F_SNAPSHOT) != 0)
+        _reset(book, 1 if flags & F_SNAPSHOT else 0)
     else:
         counters[C_NONE] += 1
-    if (flags & F_LAST) and ((flags & F_SNAPSHOT) or state[INCOMPLETE] == 1):
+    if (flags & F_LAST) and state[INCOMPLETE] != 0:
         # Real files (GLBX, 2023) leave LAST off the final record of a snapshot: the first LAST after it ends it as well.
-        state[STATUS] = VALID
-        state[REASON] = 0
+        holed = state[INCOMPLETE] == HOLED
+        state[STATUS] = SUSPECT if holed else VALID
+        state[REASON] = R_QUARANTINED if holed else 0
         state[INCOMPLETE] = 0
     if flags & F_MAYBE_BAD_BOOK:
         doubt(book, C_MAYBE_BAD, R_MAYBE_BAD)

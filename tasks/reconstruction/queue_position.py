@@ -14,7 +14,6 @@ from tasks.disk import storage_error
 from tasks.errors import StorageError, UsageError
 from tasks.partitions import Partition
 from tasks.reconstruction.book import OrderBook
-from tasks.reconstruction.book_kernels import R_QUARANTINED, REASON, STATUS
 from tasks.reconstruction.checkpoints import read_resting
 from tasks.reconstruction.history import History, Piece, Place, open_history, require_orders
 from tasks.reconstruction.lifetime_kernels import END_REASONS
@@ -34,7 +33,7 @@ from tasks.reconstruction.track_kernels import (
     adopt_order,
     track,
 )
-from tasks.schemas import STATUSES, SUSPECT, VALID
+from tasks.schemas import STATUSES
 
 ROWS_ROOM = 16_384
 _COLUMNS = ("ts_event", "ts_recv", "action", "side", "price", "size", "order_id", "flags", "sequence")
@@ -118,9 +117,8 @@ class _Watch:
                 self._book.grow_pool()
             elif code == ROWS_FULL:
                 self._take()
-        state = self._book.arrays.state
-        if piece.doubt and state[STATUS] == VALID:
-            state[STATUS], state[REASON] = SUSPECT, R_QUARANTINED
+        if piece.doubt:
+            self._book.doubt()
 
     def _take(self) -> None:
         """Hand out the rows of complete events; those of an event that is not complete stay, and get more room when they fill all of it."""

@@ -21,17 +21,17 @@ from tasks.reconstruction.book_kernels import (
     HALTED_STATE,
     IN_SNAPSHOT,
     R_HALT,
-    R_QUARANTINED,
     REASON,
     STATUS,
     TOUCHED,
     TOUCHED_ROOM,
     USED,
     apply_record,
+    set_aside,
 )
 from tasks.reconstruction.order_table_kernels import ask_ahead, shift_of
 from tasks.reconstruction.record_check_kernels import note_halt
-from tasks.schemas import F_LAST, F_SNAPSHOT, F_TOB, HALTED, SUSPECT, UNDEF_PRICE, VALID
+from tasks.schemas import F_LAST, F_SNAPSHOT, F_TOB, HALTED, UNDEF_PRICE, VALID
 
 # Columns of one batch, length n, of any stride: action, side, flags uint8; rank int32 (-1 undefined); size uint32; order_id uint64;
 # clock, snapshot_clock int64 ns, the latter for records of a snapshot; marks int64[m]: records before which a bad row stood, ascending
@@ -176,15 +176,13 @@ def paint(rows, start, n, book, canvas, halts):
         now = time
         while marked == i:
             book.counters[C_QUARANTINED] += 1
-            if state[STATUS] == VALID:
-                state[STATUS] = SUSPECT
-                state[REASON] = R_QUARANTINED
+            set_aside(state)
             mark += 1
             marked = rows.marks[mark] if mark < rows.marks.shape[0] else n
         if action == A_TRADE:
             canvas.trades[notes[TRADES]] = i
             notes[TRADES] += 1
-        if action == A_CLEAR or (flags & F_TOB) != 0 or ((flags & F_SNAPSHOT) != 0 and state[IN_SNAPSHOT] == 0):
+        if action == A_CLEAR or (flags & F_TOB) != 0 or ((flags & F_SNAPSHOT) != 0 and state[IN_SNAPSHOT] != 1):
             notes[WHOLE] = 1
         if halts and action == A_NONE and rows.rank[i] >= 0:
             note_halt(book, rows.rank[i])

@@ -17,6 +17,7 @@ from tasks.reconstruction.book_kernels import (
     C_TOP_OF_BOOK,
     COUNTERS,
     HALTED_STATE,
+    HOLED,
     INCOMPLETE,
     LEVELS,
     LIVE,
@@ -73,7 +74,7 @@ class Replay(Sampling):
         self._clock_name, self._rules = clock, Rules(strict, every_record, contiguous, halts, audit_every)
         self.proofs = Proofs(new_proof(), new_proof(), np.zeros(DIFFERENCE_SIZE, np.int64))
         self.snapshots = SnapshotTruth()
-        self._in_snapshot = False
+        self._in_snapshot, self._marks = False, _NO_MARKS
         self._checkpoint_every, self._on_checkpoint, self._unsaved = checkpoint_every, on_checkpoint, 0
         self._rank = np.zeros(batch_rows, np.int32)
         self.events_seen = 0
@@ -86,6 +87,7 @@ class Replay(Sampling):
         n = len(columns["price"])
         if n == 0:
             return
+        self._marks = marks
         running = self.start(columns, self._clock_name)
         assert self.windows is not None
         rank = self._rank[:n]
@@ -144,10 +146,16 @@ class Replay(Sampling):
         return self.window_opens(start, events)
 
     def _snapshot_starts(self, at: int) -> None:
-        self.snapshots.begin(self.book, self.events_seen + at == 0)
+        self.snapshots.begin(self.book, self.events_seen + at == 0, at in self._marks)
 
-    def _snapshot_ends(self, _at: int) -> None:
-        self.snapshots.end(self.book, int(self.clock[T_NOW]), int(self.clock[T_SEQUENCE]))
+    def _snapshot_ends(self, at: int) -> None:
+        state = self.book.arrays.state
+        # Without its LAST it lasts until record `at`, and so may a row that stood before that one have been of it.
+        holed = at in self._marks or state[INCOMPLETE] == HOLED if state[INCOMPLETE] else (state[STATUS], state[REASON]) == (SUSPECT, R_QUARANTINED)
+        if holed:
+            self.snapshots.abandon()
+        else:
+            self.snapshots.end(self.book, int(self.clock[T_NOW]), int(self.clock[T_SEQUENCE]))
 
     def _snapshot_broken(self, _at: int) -> None:
         self.snapshots.abandon()
@@ -182,8 +190,9 @@ class Replay(Sampling):
         yield from self.grid_to(int(self.clock[T_NOW]))
         state = self.book.arrays.state
         self.book.arrays.counters[C_QUARANTINED] += 1
-        if state[STATUS] == VALID:
-            state[STATUS], state[REASON] = SUSPECT, R_QUARANTINED
+        was_valid = state[STATUS] == VALID
+        self.book.doubt()
+        if was_valid:
             self.clock[T_STATUS], self.clock[T_REASON], self.clock[T_SINCE] = SUSPECT, R_QUARANTINED, self.clock[T_NOW]
 
     @property

@@ -24,19 +24,19 @@ from tasks.reconstruction.book_kernels import (
     HALTED_STATE,
     HIGH,
     R_HALT,
-    R_QUARANTINED,
     REASON,
     STATUS,
     UNAUDITED,
     USED,
     apply_record,
     refresh_top,
+    set_aside,
 )
 from tasks.reconstruction.order_table_kernels import ask_ahead, shift_of
 from tasks.reconstruction.proof_kernels import note, note_good
 from tasks.reconstruction.record_check_kernels import GOOD_FILL, NO_FILL, check_fill, check_sequence, note_halt
 from tasks.reconstruction.sample_kernels import T_AS_OF, T_NEXT, T_NOW, T_SEQUENCE, event_end, grid_until, trade_row, wanted
-from tasks.schemas import F_LAST, HALTED, SUSPECT, VALID
+from tasks.schemas import F_LAST, HALTED, VALID
 
 # Columns of one batch, length n: action, side, flags uint8; rank int32 (-1 undefined); size uint32; order_id uint64; clock int64; sequence uint32;
 # marks int64[m]: records before which a row was quarantined, ascending
@@ -123,9 +123,7 @@ def replay(batch, start, n, book, clock, top, rows, bbo, grid, trades, windows, 
             is_wanted, look_again = wanted(clock, windows.rows, now)
         while mark < marks and batch.marks[mark] == i:
             counters[C_QUARANTINED] += 1
-            if state[STATUS] == VALID:
-                state[STATUS] = SUSPECT
-                state[REASON] = R_QUARANTINED
+            set_aside(state)
             mark += 1
         if action == A_TRADE and is_wanted:
             trade_row(clock, top, trades, i)

@@ -7,13 +7,13 @@ late. No kernels and no files here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from tasks.reconstruction.book import OrderBook
-from tasks.reconstruction.book_kernels import C_ADD, C_CANCEL, C_FILL, C_MODIFY, C_TRADE, LIVE, REASON, STATUS
+from tasks.reconstruction.book_kernels import C_ADD, C_CANCEL, C_FILL, C_MODIFY, C_TRADE, LIVE, R_QUARANTINED, REASON, STATUS
 from tasks.reconstruction.proof_kernels import DIFFERENCE_SIZE, P_GOOD, P_OPEN, P_SPANS, Proof, compare_states, new_proof, note_states
 from tasks.schemas import REASONS, STATUSES, SUSPECT, UNDEF_PRICE, VALID
 
@@ -59,12 +59,15 @@ class SnapshotTruth:
     _started: bool = False
     _is_opening: bool = False
 
-    def begin(self, book: OrderBook, is_first: bool) -> None:
-        """A snapshot starts; `book` stands as it was before. is_first: no record came before it; where only clears did, it is so too."""
+    def begin(self, book: OrderBook, is_first: bool, doubted: bool = False) -> None:
+        """A snapshot starts; `book` stands as it was before. is_first: no record came before it; where only clears did, it is so too.
+        doubted: a row was quarantined between the two."""
         state, counters = book.arrays.state, book.arrays.counters
         is_first = is_first or (state[LIVE] == 0 and not counters[[C_ADD, C_CANCEL, C_FILL, C_MODIFY, C_TRADE]].any())
         known = int(state[STATUS]) in (VALID, SUSPECT)
         self._before = BookImage.of(book) if known and not is_first else None
+        if self._before and self._before.status == VALID and doubted:
+            self._before = replace(self._before, status=SUSPECT, reason=R_QUARANTINED)
         self._started, self._is_opening = True, is_first
 
     def end(self, book: OrderBook, now: int, sequence: int) -> None:
@@ -86,7 +89,7 @@ class SnapshotTruth:
         number[P_OPEN], number[P_GOOD] = 0, now
 
     def abandon(self) -> None:
-        """The snapshot was broken off by a clear: it proves nothing."""
+        """The snapshot was broken off by a clear, or a row of it was quarantined: it proves nothing."""
         self._before, self._started = None, False
 
     def compare(self, before: BookImage, truth: BookImage, now: int, sequence: int) -> bool:

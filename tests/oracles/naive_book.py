@@ -31,7 +31,8 @@ class NaiveBook:
     Sides are "B" and "A". A record is anything with the fields action, side (ASCII codes), price, size, order_id and flags.
 
     A snapshot starts at an R with SNAPSHOT, or at a SNAPSHOT record after a record without it (or at the start); that clears the book.
-    It is complete at its LAST, or, where the feed left that out (ESH4 of 2023-12-25 does), at the first LAST after it.
+    It is complete at its LAST, or, where the feed left that out (ESH4 of 2023-12-25 does), at the first LAST after it; suspect when a row was
+    set aside within it, or right before it where no R says that it starts with the next record.
     """
 
     def __init__(self, depth: int = 10, starts_empty: bool = False) -> None:
@@ -43,7 +44,14 @@ class NaiveBook:
         self.status, self.reason = ("valid", "") if starts_empty else ("no_book", "no_snapshot")
         self.event_end = False
         self._after_snapshot = False  # the previous record carried SNAPSHOT
-        self._incomplete = False  # a snapshot has started and no LAST was seen since
+        self.incomplete = False  # a snapshot has started and no LAST was seen since
+        self.holed = False  # a row of the last snapshot was set aside, or may have been of it
+        self._aside = False  # a row was set aside since the previous record
+
+    def set_aside(self) -> None:
+        """A row was quarantined before the next record."""
+        self._suspect("quarantined")
+        self._aside, self.holed = True, self.holed or self.incomplete
 
     def apply(self, record: Mapping[str, Any] | np.void) -> None:
         """Apply one record. Order of things: clear, change of the book, end of a snapshot, MAYBE_BAD_BOOK."""
@@ -54,8 +62,8 @@ class NaiveBook:
         if action == "R" or (snapshot and not self._after_snapshot):
             self._clear()
             self.status, self.reason = ("no_book", "no_snapshot") if snapshot else ("valid", "")
-            self._incomplete = snapshot
-        self._after_snapshot = snapshot
+            self.incomplete, self.holed = snapshot, self._aside and action != "R"
+        self._after_snapshot, self._aside = snapshot, False
 
         if action == "A" and flags & F_TOB:
             self._replace_side(side, price, size)
@@ -67,8 +75,9 @@ class NaiveBook:
             self._modify(side, price, size, order_id)
 
         self.event_end = bool(flags & F_LAST)
-        if self.event_end and (snapshot or self._incomplete):
-            self.status, self.reason, self._incomplete = "valid", "", False
+        if self.event_end and self.incomplete:
+            self.status, self.reason = ("suspect", "quarantined") if self.holed else ("valid", "")
+            self.incomplete = False
         if flags & F_MAYBE_BAD_BOOK:
             self._suspect("maybe_bad_book")
 

@@ -45,11 +45,11 @@ class NaiveAccount:
         snapshot = bool(flags & F_SNAPSHOT)
         if self.since < 0:
             self.since = now
-        self._leave_snapshot(snapshot, action)
+        self._leave_snapshot(snapshot, action, set_aside > 0)
         self.moved = ""
         if set_aside:
             self.counts["quarantined_before"] += set_aside
-            self.book._suspect("quarantined")
+            self.book.set_aside()
         if action == "F" and self.book.status == "valid" and int(record["order_id"]):
             self._fill(side, price, int(record["size"]), int(record["order_id"]))
         was, counted = self.book.status, dict(self.book.counters)
@@ -102,23 +102,23 @@ class NaiveAccount:
         self.fill_counts["fills_elsewhere"] += price != resting[1]
         self.fills.append(side not in "AB" or side == resting[0])
 
-    def _leave_snapshot(self, snapshot: bool, action: str) -> None:
+    def _leave_snapshot(self, snapshot: bool, action: str, set_aside: bool) -> None:
         """Before a record: a snapshot without its LAST ends here, one that a clear follows was given up, and a new one may begin."""
         if self._inside and not snapshot:
-            if action == "R":
+            if action == "R" or (set_aside and self.book.incomplete):
                 self._started = False
             else:
                 self._compare()
         if snapshot and (not self._inside or action == "R"):
             known = not self._nothing_yet and self.book.status in ("valid", "suspect")
-            self._before, self._started = (self.book.status, self.levels()) if known else None, True
+            self._before, self._started = ("suspect" if set_aside else self.book.status, self.levels()) if known else None, True
 
     def _end_snapshot(self, snapshot: bool, flags: int) -> None:
         if snapshot and flags & F_LAST:
             self._compare()
 
     def _compare(self) -> None:
-        if self._started and self._before is not None:
+        if self._started and self._before is not None and not self.book.holed:
             status, before = self._before
             (self.suspects if status == "suspect" else self.snapshots).append(before == self.levels())
         self._started = False

@@ -69,8 +69,7 @@ def moments(files: Files, clock: str, starts_empty: bool = False, opening: Openi
 
 def doubt(book: NaiveBook) -> None:
     """A quarantined row stood here."""
-    if book.status == "valid":
-        book.status, book.reason = "suspect", "quarantined"
+    book.set_aside()
 
 
 class Happening(NamedTuple):

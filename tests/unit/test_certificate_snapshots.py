@@ -11,6 +11,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.footers import read_facts
 from tasks.partitions import Partition
 from tasks.reconstruction.certify import certify, is_certified
 from tasks.reconstruction.rebuild import rebuild
@@ -126,6 +127,24 @@ def test_a_snapshot_broken_off_by_a_clear_proves_nothing(tmp_path):
     rebuild(tmp_path, PARTITION, [write_events(tmp_path, records)], RECIPE)
     certificate = certified(tmp_path)
     assert (certificate.verdict, [row["truth"] for row in certificate.rows if row["truth"] != "integrity"]) == ("no_truth", ["none"])
+
+
+def test_a_snapshot_of_which_a_row_was_set_aside_proves_nothing_and_a_row_set_aside_before_one_makes_the_book_before_it_suspect(tmp_path):
+    snapshot = [("R", "N", UNDEF_PRICE, 0, 0, SNAP, 1), ("A", "B", TICK, 1, 1, SNAP, 1), ("A", "B", 2 * TICK, 1, 2, SNAP | F_LAST, 1)]
+    day = records_of((*CLEAR, 1), *(("A", "B", k * TICK, 1, k, F_LAST, k) for k in (1, 2)), *snapshot, ("N", "N", UNDEF_PRICE, 0, 0, F_LAST, 7))
+    # Of the snapshot in rows 3 to 5: an order, its LAST; and without its R, its first order.
+    unsaid = day.copy()
+    unsaid["action"][3], unsaid["flags"][3] = ord("N"), F_LAST
+    for name, records, gone in (("order", day, 4), ("last", day, 5), ("first", unsaid, 4)):
+        lake = tmp_path / name
+        rebuild(lake, PARTITION, [write_events(lake, np.delete(records, gone), suspect_rows=[gone])], RECIPE)
+        assert "snapshot" not in {row["truth"] for row in certified(lake).rows}, name
+        lake = tmp_path / f"{name}-opening"
+        rebuild(lake, PARTITION, [write_events(lake, np.delete(records, gone)[3:], suspect_rows=[gone - 3])], RECIPE)
+        assert read_facts(lake / PARTITION.path("opening_book"))["ns"] == -1, name
+    rebuild(tmp_path, PARTITION, [write_events(tmp_path, np.delete(day, 2), suspect_rows=[2])], RECIPE)
+    row = only(certified(tmp_path), "snapshot")  # what was set aside is the order that it has and the book has not
+    assert (row["states_compared"], row["detail"]["suspect_compared"], row["verdict"]) == (0, 1, "no_truth")
 
 
 def test_a_snapshot_right_after_the_clear_with_which_a_day_begins_is_an_opening_book_and_not_held_against_nothing(tmp_path):

@@ -22,12 +22,14 @@ from tasks.errors import BookError
 from tasks.events_file import events_sink, to_table
 from tasks.partitions import CLOCKS, MboRecipe, Stamp, digest
 from tasks.publishing.ledger import check, collect
+from tasks.reconstruction.book_at import book_at
 from tasks.reconstruction.layer_writer import ANOMALY_NAMES
+from tasks.reconstruction.quick_heat import QuickHeat
 from tasks.reconstruction.rebuild import rebuild
 from tasks.scanning.decode import decode
 from tasks.scanning.inventory import scan
 from tasks.schemas import F_LAST, F_MAYBE_BAD_BOOK, F_SNAPSHOT, MBO_RECORD, UNDEF_PRICE
-from tests.lake_building import PARTITION, columns_of
+from tests.lake_building import PARTITION, columns_of, write_events
 from tests.oracles.naive_bars import WORSE
 from tests.oracles.naive_status import NaiveAccount, facts_of
 from tests.strategies import itch_messages as itch
@@ -278,3 +280,47 @@ def test_a_row_set_aside_after_the_last_one_makes_the_last_grid_row_suspect_and_
     grid = [((row["ts_event"] - START_NS) // MILLISECOND, *state_of(row)[:2]) for row in layers[names(layers)["grid"]]]
     assert grid == [*((t, "valid", "") for t in range(8)), (8, "suspect", "quarantined")]
     assert (facts["status"], facts["reason"]) == ("suspect", "quarantined")
+
+
+@pytest.mark.parametrize(
+    ("gone", "keeps"),
+    [
+        pytest.param([4], (*SNAPSHOT, NOTHING), id="an order"),
+        pytest.param([5], (*SNAPSHOT, NOTHING), id="the record with LAST"),
+        pytest.param([4], (NOTHING, *SNAPSHOT[1:], NOTHING), id="the first order, without an R"),
+        pytest.param([4, 5], (*SNAPSHOT, NOTHING), id="all orders"),
+    ],
+)
+def test_a_snapshot_of_which_a_row_was_set_aside_leaves_the_book_suspect_until_the_next_whole_one(gone, keeps, tmp_path):
+    records = session(*BOOK, *keeps, NOTHING, *SNAPSHOT, NOTHING)
+    left = np.delete(records, gone)
+    marks = sorted(k - sum(g < k for g in gone) for k in gone)
+    layers, facts = made(tmp_path, left, MboRecipe(**{**vars(RECIPE), "sequence": "sparse"}), marks)
+    rows = layers[names(layers)["rows"]]
+    last = next(int(record["ts_recv"]) for record in left[marks[0] :] if record["flags"] & F_LAST)  # with it the snapshot is complete
+    whole = int(records["ts_recv"][-2])
+    assert last < whole
+    doubted = [state_of(row) for row in rows if last <= row["as_of"] < whole]
+    assert set(doubted) == {("suspect", "quarantined", last)}
+    assert {state_of(row)[:2] for row in rows if row["as_of"] < last or row["as_of"] >= whole} == {("valid", "")}
+    for row in rows:
+        book = book_at(tmp_path, PARTITION, row["as_of"])
+        assert (book.status, book.reason, book.status_since) == state_of(row)
+    heat = QuickHeat(7, 400, batch_rows=len(left))
+    heat.feed(columns_of(left), np.array(marks))
+    grid = heat.finish()
+    assert grid is not None
+    assert [span for span in grid.spans if span[2] != "no_book"] == [(last, whole, "suspect", "quarantined")]
+    assert facts["counts"]["snapshots"] == 2
+
+
+def test_a_row_set_aside_at_the_end_of_a_file_within_a_snapshot_is_of_it(tmp_path):
+    records = session(*BOOK, *SNAPSHOT[:2])
+    _, facts = made(tmp_path, records, MboRecipe(**{**vars(RECIPE), "sequence": "sparse"}), [5])
+    assert (facts["status"], facts["reason"]) == ("no_book", "no_snapshot")
+    rest = session(*[NOTHING] * len(records), SNAPSHOT[2], NOTHING)[len(records) :]
+    both = [PARTITION.path("events", "0123456789"), write_events(tmp_path, rest, short="aaaaaaaaaa")]
+    facts = rebuild(tmp_path, PARTITION, both, RECIPE).facts
+    assert (facts["status"], facts["reason"]) == ("suspect", "quarantined")
+    book = book_at(tmp_path, PARTITION, int(rest["ts_recv"][-1]))
+    assert (book.status, book.reason) == ("suspect", "quarantined")
