@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from tasks.reconstruction.book_kernels import (
     BEST,
     COUNTERS,
     FREE,
+    HALTED_STATE,
     LAST_SEQUENCE,
     LEVEL,
     LIVE,
@@ -162,14 +165,29 @@ class OrderBook:
         """(price, size, orders) of all levels of a side (0 bid, 1 ask), best first."""
         return list(zip(*(values.tolist() for values in self.level_arrays(side)), strict=True))
 
-    def restore(self, *, side: np.ndarray, price: np.ndarray, order_id: np.ndarray, size: np.ndarray, status: str, reason: str) -> None:
+    def standing(self) -> dict[str, Any]:
+        """What holds beside the orders and the status, for `restore`: the trading state."""
+        state = self.arrays.state
+        return {"halted": int(state[HALTED_STATE])}
+
+    def restore(
+        self, *, side: np.ndarray, price: np.ndarray, order_id: np.ndarray, size: np.ndarray, status: str, reason: str,
+        standing: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """Fill an empty book with the orders of `resting_orders` (best level first, in priority order) and set its status.
 
-        Counters stay at zero.
+        standing: has the facts of `standing`; what an older version did not write stays as it is in an empty book. Counters stay at zero.
         """
         while len(self.arrays.orders) < len(price):
             self.grow_pool()
         rank = np.zeros(len(price), np.int32)
         self.ranks(price, rank)
         add_orders(self.arrays, len(self.arrays.prices), side, rank, order_id, size)
-        self.arrays.state[STATUS], self.arrays.state[REASON] = STATUSES.index(status), REASONS.index(reason)
+        state, standing = self.arrays.state, standing or {}
+        state[STATUS], state[REASON] = STATUSES.index(status), REASONS.index(reason)
+        state[HALTED_STATE] = standing.get("halted", 0)
+
+
+def from_day_before(facts: Mapping[str, Any], halts: bool) -> dict[str, Any]:
+    """Facts of a closing book for the next day's `restore`. halts: its own source tells the trading state; else nothing would end a halt."""
+    return {**facts, "halted": facts.get("halted", 0) if halts else 0}

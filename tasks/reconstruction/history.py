@@ -20,8 +20,8 @@ from tasks.disk import storage_error
 from tasks.errors import BookmillError, StorageError, UsageError
 from tasks.footers import read_facts, read_footer
 from tasks.partitions import Partition
-from tasks.reconstruction.book import OrderBook
-from tasks.reconstruction.book_kernels import HALTED_STATE, IN_SNAPSHOT, LAST_SEQUENCE
+from tasks.reconstruction.book import OrderBook, from_day_before
+from tasks.reconstruction.book_kernels import IN_SNAPSHOT, LAST_SEQUENCE
 from tasks.reconstruction.checkpoints import read_resting
 from tasks.reconstruction.rebuild import starts_clean
 from tasks.schemas import EVENT_DTYPES, F_SNAPSHOT, char_codes
@@ -80,12 +80,12 @@ class History:
         if checkpoint is None:
             if self.carried:
                 facts = read_facts(self.lake / self.carried)
-                book.restore(**read_resting(self.lake / self.carried), status=facts["status"], reason=facts["reason"])
+                standing = from_day_before(facts, self.halts)
+                book.restore(**read_resting(self.lake / self.carried), status=facts["status"], reason=facts["reason"], standing=standing)
             return
         orders = read_resting(self.lake / self.partition.path("checkpoints"), checkpoint["row_group"])
-        book.restore(**orders, status=checkpoint["status"], reason=checkpoint["reason"])
+        book.restore(**orders, status=checkpoint["status"], reason=checkpoint["reason"], standing=checkpoint)
         state = book.arrays.state
-        state[HALTED_STATE] = checkpoint["halted"]
         file, row = self.place_of(checkpoint)
         # Records after the checkpoint that go on with a snapshot must not be taken for the start of a new one.
         _, last = next(rows_from(self.lake / self.events[file], row - 1, ["flags", "sequence"], 1))

@@ -123,7 +123,7 @@ class LayerWriter:
             for kind in ("rows", "grid", "trades"):
                 self._sinks[kind].commit(stamp)
             write_resting(self._lake / paths["opening"], opening[0], stamp, opening[1])
-            write_resting(self._lake / paths["closing"], closing, stamp, {"status": facts["status"], "reason": facts["reason"], "ns": replay.last_ns})
+            write_resting(self._lake / paths["closing"], closing, stamp, {**replay.closing_facts(), "ns": replay.last_ns})
             self.checkpoints.commit(stamp)
             self._sinks["bbo"].commit(stamp, facts)
         return Rebuilt(self._partition, {self._names[k]: (paths[k], rows[k]) for k in self._names}, facts, False)

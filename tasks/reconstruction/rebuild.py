@@ -186,9 +186,8 @@ class _TruthRows:
 
 
 def restore_closing(replay: Replay, path: Path) -> None:
-    """Put the orders of a closing book into an empty one, with its status."""
-    facts = read_facts(path)
-    replay.book.restore(**read_resting(path), status=facts["status"], reason=facts["reason"])
+    """Put a closing book into an empty one."""
+    replay.restore(read_resting(path), read_facts(path))
 
 
 def _tells_halts(lake: Path, events: Sequence[str]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,13 +10,12 @@ import numpy as np
 
 from tasks.errors import BookBroken, BookError
 from tasks.reconstruction.audit_kernels import audit
-from tasks.reconstruction.book import OrderBook
+from tasks.reconstruction.book import OrderBook, from_day_before
 from tasks.reconstruction.book_kernels import (
     ANOMALY,
     C_QUARANTINED,
     C_TOP_OF_BOOK,
     COUNTERS,
-    HALTED_STATE,
     HOLED,
     INCOMPLETE,
     LEVELS,
@@ -197,11 +196,12 @@ class Replay(Sampling):
 
     @property
     def moment(self) -> dict[str, Any]:
-        """Where the replay stands: running clock, time and sequence of the last complete event, status with reason and start, trading state."""
+        """Where the replay stands: running clock, time and sequence of the last complete event, status with reason and start, and what else
+        of the book is not in its orders."""
         clock, (status, reason) = self.clock, self.status()
         return {
             "now": int(clock[T_NOW]), "as_of": int(clock[T_AS_OF]), "sequence": int(clock[T_SEQUENCE]), "status": status, "reason": reason,
-            "since": int(clock[T_SINCE]), "halted": int(self.book.arrays.state[HALTED_STATE]), "orders": int(self.book.arrays.state[LIVE]),
+            "since": int(clock[T_SINCE]), "orders": int(self.book.arrays.state[LIVE]), **self.book.standing(),
         }  # fmt: skip
 
     def counters(self) -> dict[str, int]:
@@ -216,6 +216,15 @@ class Replay(Sampling):
     def closing(self) -> dict[str, np.ndarray]:
         """The resting orders, see OrderBook.resting_orders."""
         return self.book.resting_orders()
+
+    def closing_facts(self) -> dict[str, Any]:
+        """What the next day goes on with beside the orders, for `restore`: status, reason and OrderBook.standing."""
+        status, reason = self.status()
+        return {"status": status, "reason": reason, **self.book.standing()}
+
+    def restore(self, orders: dict[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+        """Before the first record: the orders of `closing` and its facts, of the day before."""
+        self.book.restore(**orders, status=facts["status"], reason=facts["reason"], standing=from_day_before(facts, self._rules.halts))
 
     def opening(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The book of the snapshot with which the events begin, and its time (ns -1 and no orders when they do not)."""

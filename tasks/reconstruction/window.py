@@ -110,6 +110,11 @@ class WindowReplay(Sampling):
         """No orders: only levels are known in a windowed file."""
         return {"side": np.zeros(0, np.uint8), "price": np.zeros(0, np.int64), "order_id": np.zeros(0, np.uint64), "size": np.zeros(0, np.int64)}
 
+    def closing_facts(self) -> dict[str, Any]:
+        """Status and reason; nothing goes on from the levels of a file."""
+        status, reason = self.status()
+        return {"status": status, "reason": reason}
+
     def opening(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """No orders, as in `closing`."""
         return self.closing(), {"ns": -1}

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from tasks.book_rows import read_table
 from tasks.errors import CorruptSource, EmptySource, SchemaMismatch, SourceError, UnknownFormat
-from tasks.partitions import MboRecipe, SourceFile
+from tasks.footers import read_facts
+from tasks.partitions import MboRecipe, SourceFile, Stamp
+from tasks.reconstruction.book_at import book_at
+from tasks.reconstruction.checkpoints import read_resting, write_resting
 from tasks.reconstruction.rebuild import rebuild
 from tasks.scanning.decode import decode
 from tasks.scanning.formats import Identified, identify
@@ -421,6 +424,31 @@ def test_messages_after_midnight_in_london_go_to_the_next_utc_day_and_the_book_g
     rebuild(tmp_path, first.partition, [first.path], MboRecipe())
     facts = rebuild(tmp_path, second.partition, [second.path], MboRecipe(), carry=first.partition.path("closing_book")).facts
     assert (facts["status"], facts["best_bid"], facts["orders"]) == ("valid", [10 * 10**5, 5], 1)
+
+
+def test_a_stock_halted_in_the_evening_is_halted_on_the_next_utc_day_until_its_trading_resumes(tmp_path):
+    def evening(seconds: int) -> int:
+        return (19 * 3600 + seconds) * 10**9  # 19:00 in New York is midnight UTC
+
+    orders = [("A", 1, NINE, 1, b"B", 5, b"AAPL", 10), ("A", 1, NINE, 2, b"S", 6, b"AAPL", 12)]
+    late = [("A", 1, evening(60 * k), 2 + k, b"B", 5, b"AAPL", 9) for k in (1, 2, 4)]
+    trading, halt, resumed = (itch.action(1, evening(s), state) for s, state in ((-20_000, b"T"), (-1_800, b"H"), (180, b"T")))
+    messages = [start(), directory(1), *orders, trading, halt, *late[:2], resumed, late[2]]
+    (tmp_path / NAME).write_bytes(encoded(messages))
+    (source,) = scan([tmp_path / NAME]).files
+    first, second = decode(source, tmp_path, MboRecipe()).parts
+    closing = first.partition.path("closing_book")
+    assert rebuild(tmp_path, first.partition, [first.path], MboRecipe()).facts["status"] == "valid"
+    made = rebuild(tmp_path, second.partition, [second.path], MboRecipe(), carry=closing)
+    rows = read_table(tmp_path / made.outputs["mbp-10"][0]).to_pylist()
+    assert [(row["status"], row["reason"]) for row in rows] == [("halted", "halt")] * 2 + [("valid", "")] * 2
+    asked = [book_at(tmp_path, second.partition, row["as_of"].value) for row in rows]
+    assert [(book.status, book.reason) for book in asked] == [(row["status"], row["reason"]) for row in rows]
+    # Of a closing book that an older version wrote nothing is known but orders and status.
+    facts = read_facts(tmp_path / closing)
+    write_resting(tmp_path / closing, read_resting(tmp_path / closing), Stamp("older", "older"), {k: facts[k] for k in ("status", "reason", "ns")})
+    made = rebuild(tmp_path, second.partition, [second.path], MboRecipe(), carry=closing)
+    assert {row["status"] for row in read_table(tmp_path / made.outputs["mbp-10"][0]).to_pylist()} == {"valid"}
 
 
 def test_a_file_that_starts_in_the_middle_of_a_day_is_decoded_whole_and_its_books_say_so(tmp_path):
