@@ -166,9 +166,9 @@ class OrderBook:
         return list(zip(*(values.tolist() for values in self.level_arrays(side)), strict=True))
 
     def standing(self) -> dict[str, Any]:
-        """What holds beside the orders and the status, for `restore`: the trading state."""
+        """What holds beside the orders and the status, for `restore`: the trading state and the last sequence number."""
         state = self.arrays.state
-        return {"halted": int(state[HALTED_STATE])}
+        return {"halted": int(state[HALTED_STATE]), "numbered": int(state[LAST_SEQUENCE])}
 
     def restore(
         self, *, side: np.ndarray, price: np.ndarray, order_id: np.ndarray, size: np.ndarray, status: str, reason: str,
@@ -185,7 +185,7 @@ class OrderBook:
         add_orders(self.arrays, len(self.arrays.prices), side, rank, order_id, size)
         state, standing = self.arrays.state, standing or {}
         state[STATUS], state[REASON] = STATUSES.index(status), REASONS.index(reason)
-        state[HALTED_STATE] = standing.get("halted", 0)
+        state[HALTED_STATE], state[LAST_SEQUENCE] = standing.get("halted", 0), standing.get("numbered", -1)
 
 
 def from_day_before(facts: Mapping[str, Any], halts: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +325,19 @@ def test_a_row_set_aside_at_the_end_of_a_file_within_a_snapshot_is_of_it(tmp_pat
     assert (facts["status"], facts["reason"]) == ("suspect", "quarantined")
     book = book_at(tmp_path, PARTITION, int(rest["ts_recv"][-1]))
     assert (book.status, book.reason) == ("suspect", "quarantined")
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_number_missing_at_midnight_is_a_gap_in_a_source_that_has_every_message(lost, tmp_path):
+    records = session(*BOOK, PRINT, NOTHING)
+    records["sequence"][3:] += lost
+    tomorrow = replace(PARTITION, date="2025-10-23")
+    rebuild(tmp_path, PARTITION, [write_events(tmp_path, records[:3])], RECIPE)
+    made = rebuild(tmp_path, tomorrow, [write_events(tmp_path, records[3:], tomorrow)], RECIPE, carry=PARTITION.path("closing_book"))
+    first = START_NS + 3 * MILLISECOND
+    expected = ("suspect", "gap") if lost else ("valid", "")
+    rows = rows_of(tmp_path / made.outputs["mbp-2"][0])
+    assert [state_of(row) for row in rows] == [(*expected, first)] * 2
+    assert made.facts["anomalies"]["gap"] == lost
+    book = book_at(tmp_path, tomorrow, first)
+    assert (book.status, book.reason, book.status_since) == (*expected, first)
