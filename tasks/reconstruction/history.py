@@ -90,7 +90,8 @@ class History:
         # Records after the checkpoint that go on with a snapshot must not be taken for the start of a new one.
         _, last = next(rows_from(self.lake / self.events[file], row - 1, ["flags", "sequence"], 1))
         state[IN_SNAPSHOT] = 1 if last["flags"][0] & F_SNAPSHOT else 0
-        state[LAST_SEQUENCE] = -1 if state[IN_SNAPSHOT] else int(last["sequence"][0])
+        if "numbered" not in checkpoint:  # an older version wrote it
+            state[LAST_SEQUENCE] = -1 if state[IN_SNAPSHOT] else int(last["sequence"][0])
 
     def records(self, start: Place, names: Sequence[str]) -> Iterator[Piece]:
         """The named event columns from `start` to the end, over all files, in pieces of at most BATCH_ROWS. Memory: one row group."""

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from tasks.book_rows import read_table
 from tasks.errors import BookmillError, UsageError
 from tasks.events_file import DICTIONARY, ENCODINGS, to_table
+from tasks.footers import read_facts
 from tasks.partitions import MboRecipe, Partition, Stamp
 from tasks.reconstruction import rebuild as rebuild_module
 from tasks.reconstruction.book_at import BookAt, book_at
@@ -154,6 +155,25 @@ def test_it_is_every_row_of_the_time_grid(session, tmp_path, monkeypatch):
         for side, levels in (("bid", book.bids), ("ask", book.asks)):
             shown = [(row[f"{side}_px_{k:02d}"], row[f"{side}_sz_{k:02d}"], row[f"{side}_ct_{k:02d}"]) for k in range(10)]
             assert [level for level in shown if level[0] != UNDEF_PRICE] == list(levels)
+
+
+def test_a_number_missing_over_a_snapshot_is_a_gap_after_the_checkpoint_at_its_end(tmp_path, monkeypatch):
+    """Of a snapshot no numbers count: the last one before it and the first one after it follow each other, or there is a gap."""
+    orders = ("A", "B", 100, 5, 1), ("A", "A", 105, 5, 2)
+    before = np.concatenate([record("R"), *(record(*order) for order in orders), *[record("N")] * 6])
+    snapshot = np.concatenate([record("R"), *(record(*order) for order in orders)])
+    snapshot["flags"] = F_SNAPSHOT, F_SNAPSHOT, F_SNAPSHOT | F_LAST
+    for missing in (0, 1):
+        records = np.concatenate([before, snapshot, record("N"), record("N")])
+        records["ts_recv"] = records["ts_event"] = np.arange(len(records)) + 1_761_139_800_000_000_000
+        records["sequence"] = [*range(1, 10), 0, 0, 0, 10 + missing, 11 + missing]
+        lake = tmp_path / str(missing)
+        monkeypatch.setattr(rebuild_module, "CHECKPOINT_EVERY", 10)
+        made = rebuild(lake, PARTITION, [write_events(lake, records)], MboRecipe(sequence="contiguous"), batch_rows=3)
+        assert [c["row"] for c in read_facts(lake / PARTITION.path("checkpoints"))["checkpoints"]] == [12]
+        assert made.facts["anomalies"]["gap"] == missing
+        book = book_at(lake, PARTITION, int(records["ts_recv"][-1]))
+        assert (book.status, book.reason) == (("suspect", "gap") if missing else ("valid", ""))
 
 
 def test_only_the_records_after_the_checkpoint_are_read(session, tmp_path, monkeypatch):
