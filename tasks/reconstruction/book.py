@@ -12,6 +12,7 @@ from tasks.kernels import aligned
 from tasks.reconstruction.book_kernels import (
     ANOMALY,
     BEST,
+    BID,
     COUNTERS,
     FREE,
     HALTED_STATE,
@@ -23,6 +24,7 @@ from tasks.reconstruction.book_kernels import (
     STATE_SIZE,
     STATUS,
     TOP_LEVEL,
+    TOP_SIZE,
     TOUCHED,
     TOUCHED_ROOM,
     USED,
@@ -30,10 +32,11 @@ from tasks.reconstruction.book_kernels import (
     add_orders,
     dump_orders,
     forget_top,
+    replace_side,
     set_aside,
 )
 from tasks.reconstruction.ladder_kernels import fill_ranks, to_ranks
-from tasks.reconstruction.order_table_kernels import fill_slots
+from tasks.reconstruction.order_table_kernels import fill_slots, shift_of
 from tasks.schemas import NO_BOOK, REASONS, STATUSES, VALID
 
 # Slots per order of the pool. Hash load is the biggest lever of the replay: under 1/8 beats 1/2 by a half (measured).
@@ -166,9 +169,12 @@ class OrderBook:
         return list(zip(*(values.tolist() for values in self.level_arrays(side)), strict=True))
 
     def standing(self) -> dict[str, Any]:
-        """What holds beside the orders and the status, for `restore`: the trading state and the last sequence number."""
-        state = self.arrays.state
-        return {"halted": int(state[HALTED_STATE]), "numbered": int(state[LAST_SEQUENCE])}
+        """What holds beside the orders and the status, for `restore`: the trading state, the last sequence number, and [price, size] of the level
+        that a top-of-book record made of each side (None: none did)."""
+        state, prices = self.arrays.state, self.arrays.prices
+        index = [int(state[TOP_LEVEL]), len(prices) - 1 - int(state[TOP_LEVEL + 1])]
+        top = [[int(prices[index[side]]), int(state[TOP_SIZE + side])] if state[TOP_LEVEL + side] >= 0 else None for side in range(2)]
+        return {"halted": int(state[HALTED_STATE]), "numbered": int(state[LAST_SEQUENCE]), "top": top}
 
     def restore(
         self, *, side: np.ndarray, price: np.ndarray, order_id: np.ndarray, size: np.ndarray, status: str, reason: str,
@@ -180,10 +186,15 @@ class OrderBook:
         """
         while len(self.arrays.orders) < len(price):
             self.grow_pool()
-        rank = np.zeros(len(price), np.int32)
-        self.ranks(price, rank)
-        add_orders(self.arrays, len(self.arrays.prices), side, rank, order_id, size)
-        state, standing = self.arrays.state, standing or {}
+        standing = standing or {}
+        tops = [(place, *level) for place, level in enumerate(standing.get("top", ())) if level]
+        rank = np.zeros(len(price) + len(tops), np.int32)
+        self.ranks(np.concatenate([price, np.array([level for _, level, _ in tops], np.int64)]), rank)
+        width = len(self.arrays.prices)
+        for at, (place, _, held) in zip(rank[len(price) :].tolist(), tops, strict=True):
+            replace_side(self.arrays, width, shift_of(self.arrays.table), place, at if place == BID else width - 1 - at, held)
+        add_orders(self.arrays, width, side, rank[: len(price)], order_id, size)
+        state = self.arrays.state
         state[STATUS], state[REASON] = STATUSES.index(status), REASONS.index(reason)
         state[HALTED_STATE], state[LAST_SEQUENCE] = standing.get("halted", 0), standing.get("numbered", -1)
 

@@ -150,7 +150,7 @@ def _opening(lake: Path, partition: Partition, day_before: str) -> dict[str, Any
     if opening["ns"] < 0 or closing["status"] == "no_book":
         return None
     truth = SnapshotTruth()
-    before = BookImage.of_orders(read_resting(lake / day_before), closing["status"], closing["reason"])
-    after = BookImage.of_orders(read_resting(lake / partition.path("opening_book")), "valid", "")
+    before = BookImage.of_orders(read_resting(lake / day_before), closing["status"], closing["reason"], closing)
+    after = BookImage.of_orders(read_resting(lake / partition.path("opening_book")), "valid", "", opening)
     truth.compare(before, after, opening["ns"], 0)
     return to_json(truth.proof, {**truth.facts(), "closed_ns": closing["ns"]})

@@ -14,7 +14,6 @@ from tasks.reconstruction.book import OrderBook, from_day_before
 from tasks.reconstruction.book_kernels import (
     ANOMALY,
     C_QUARANTINED,
-    C_TOP_OF_BOOK,
     COUNTERS,
     HOLED,
     INCOMPLETE,
@@ -162,8 +161,7 @@ class Replay(Sampling):
     def _checkpoint(self, at: int) -> None:
         self.audit()
         state = self.book.arrays.state
-        # In a snapshot the book is not whole, and a top-of-book level is no order that could be kept.
-        if self._on_checkpoint and not state[INCOMPLETE] and not self.book.arrays.counters[C_TOP_OF_BOOK]:
+        if self._on_checkpoint and not state[INCOMPLETE]:  # in a snapshot the book is not whole
             self._unsaved = 0
             self._on_checkpoint(at)
 
@@ -231,7 +229,7 @@ class Replay(Sampling):
         image = self.snapshots.opening
         if image is None:
             return OrderBook().resting_orders(), {"ns": -1}
-        return image.orders, {"ns": self.snapshots.opening_ns}
+        return image.orders, {**image.standing, "ns": self.snapshots.opening_ns}
 
     def comparisons(self) -> dict[str, tuple[Proof, dict[str, Any]]]:
         """What was compared on the way, by kind of truth (see schemas.TRUTHS), with further counts."""

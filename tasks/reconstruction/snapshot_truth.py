@@ -7,6 +7,7 @@ late. No kernels and no files here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,24 +25,26 @@ _NOTICED_LATE = ("unknown_id", "over_cancel", "duplicate_id", "side_change")
 
 @dataclass(frozen=True)
 class BookImage:
-    """A whole book at a moment: levels per side (px, sz, ct int64[k], best first), the resting orders, status and reason."""
+    """A whole book at a moment: levels per side (px, sz, ct int64[k], best first), the resting orders, status and reason; standing as of
+    OrderBook.standing."""
 
     levels: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
     orders: Orders
     status: int
     reason: int
+    standing: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, book: OrderBook) -> BookImage:
         """The book as it stands."""
         state = book.arrays.state
-        return cls((book.level_arrays(0), book.level_arrays(1)), book.resting_orders(), int(state[STATUS]), int(state[REASON]))
+        return cls((book.level_arrays(0), book.level_arrays(1)), book.resting_orders(), int(state[STATUS]), int(state[REASON]), book.standing())
 
     @classmethod
-    def of_orders(cls, orders: Orders, status: str, reason: str) -> BookImage:
-        """The book that `orders` (as of OrderBook.resting_orders) make."""
+    def of_orders(cls, orders: Orders, status: str, reason: str, standing: Mapping[str, Any] | None = None) -> BookImage:
+        """The book that `orders` (as of OrderBook.resting_orders) make, and what else stands, see OrderBook.restore."""
         book = OrderBook(starts_empty=True)
-        book.restore(**orders, status=status, reason=reason)
+        book.restore(**orders, status=status, reason=reason, standing=standing)
         return cls.of(book)
 
 

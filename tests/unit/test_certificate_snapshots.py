@@ -16,7 +16,7 @@ from tasks.partitions import Partition
 from tasks.reconstruction.certify import certify, is_certified
 from tasks.reconstruction.rebuild import rebuild
 from tasks.reconstruction.replay import Replay
-from tasks.schemas import CERTIFICATE, F_LAST, F_SNAPSHOT, UNDEF_PRICE
+from tasks.schemas import CERTIFICATE, F_LAST, F_SNAPSHOT, F_TOB, UNDEF_PRICE
 from tests.certificates import (
     CLEAR,
     RECIPE,
@@ -240,6 +240,19 @@ def test_the_opening_snapshot_is_compared_with_the_closing_book_of_the_day_befor
         k: v for k, v in counts.items() if "levels" not in k
     }
     assert (row["verdict"], certificate.verdict) == (("matched", "matched") if good else ("diverged", "diverged"))
+
+
+def test_levels_of_top_of_book_records_are_a_part_of_the_closing_and_of_the_opening_book(tmp_path):
+    top = F_TOB | F_LAST
+    day = records_of((*CLEAR, 1), ("A", "B", TICK, 5, 0, top, 2), ("A", "A", 2 * TICK, 6, 0, top, 3))
+    rebuild(tmp_path, PARTITION, [write_events(tmp_path, day)], RECIPE)
+    for size, verdict in ((6, "matched"), (7, "diverged")):
+        opening = records_of(("A", "B", TICK, 5, 0, SNAP | F_TOB, 1), ("A", "A", 2 * TICK, size, 0, SNAP | top, 1))
+        for name in ("ts_recv", "ts_event"):
+            opening[name] += 86_400 * 10**9
+        rebuild(tmp_path, NEXT_DAY, [write_events(tmp_path, opening, NEXT_DAY)], RECIPE)
+        row = only(certify(tmp_path, NEXT_DAY, RECIPE, day_before=PARTITION.path("closing_book")), "opening")
+        assert (row["verdict"], row["levels_compared"], row["levels_matched"]) == (verdict, 2, 1 + (verdict == "matched"))
 
 
 @generated

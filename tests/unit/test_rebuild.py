@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,11 +11,12 @@ import pytest
 
 from tasks.book_rows import read_table
 from tasks.errors import BookError, LakeConflict
-from tasks.partitions import MboRecipe
+from tasks.partitions import MboRecipe, Partition
+from tasks.reconstruction.book_at import book_at
 from tasks.reconstruction.layer_writer import layer_names
 from tasks.reconstruction.rebuild import rebuild, starts_clean
 from tasks.scanning.synthetic import SessionSpec, generate
-from tasks.schemas import F_LAST
+from tasks.schemas import F_LAST, F_TOB, UNDEF_PRICE
 from tests.lake_building import PARTITION, columns_of, write_events
 from tests.oracles.naive_book import NaiveBook
 from tests.unit.test_replay import record
@@ -97,6 +99,45 @@ def test_two_days_in_a_row_equal_one_replay_over_both(session, tmp_path):
     assert (alone["status"], follows["status"]) == ("no_book", "valid")
     assert alone["anomalies"]["unknown_cancel"] > 0
     assert sum(follows["anomalies"].values()) == 0
+
+
+TOMORROW = replace(PARTITION, date="2025-10-23")
+
+
+def timed(*rows: tuple) -> np.ndarray:
+    """Records of test_replay.record, a microsecond apart and numbered from 1."""
+    records = np.concatenate([record(*row) for row in rows])
+    records["ts_event"] = records["ts_recv"] = 1_761_139_800_000_000_000 + 1_000 * np.arange(len(records))
+    records["sequence"] = np.arange(1, len(records) + 1)
+    return records
+
+
+def levels_and_status(rows: list[dict]) -> list[tuple]:
+    return [tuple(row[name] for name in row if name[:3] in ("bid", "ask") or name in ("sequence", "status", "reason")) for row in rows]
+
+
+def rows_of(lake: Path, partition: Partition) -> list[dict]:
+    return read_table(lake / partition.path("mbp-10")).to_pylist()
+
+
+def test_the_level_of_a_top_of_book_record_stands_on_the_next_day_until_another_one(tmp_path):
+    top = F_TOB | F_LAST
+    today = timed(("R",), ("A", "B", 100, 5, 0, top), ("A", "A", 101, 6, 0, top), ("A", "B", 100, 2, 9), ("A", "A", 103, 4, 8))
+    tomorrow = timed(*[("N",)] * len(today), ("A", "B", 99, 1, 7), ("A", "B", 98, 7, 0, top), ("A", "A", 104, 3, 0, top))[len(today) :]
+    rebuild(tmp_path, PARTITION, [write_events(tmp_path, today)], RECIPE)
+    rebuild(tmp_path, TOMORROW, [write_events(tmp_path, tomorrow, TOMORROW)], RECIPE, carry=PARTITION.path("closing_book"))
+    rows = rows_of(tmp_path, TOMORROW)
+    found = [[[(row[f"{side}_px_{k:02d}"], row[f"{side}_sz_{k:02d}"], row[f"{side}_ct_{k:02d}"]) for k in range(3)] for side in ("bid", "ask")]
+             for row in rows]  # fmt: skip
+    none = (UNDEF_PRICE, 0, 0)
+    assert found == [
+        [[(100, 7, 2), (99, 1, 1), none], [(101, 6, 1), (103, 4, 1), none]],
+        [[(98, 7, 1), none, none], [(101, 6, 1), (103, 4, 1), none]],
+        [[(98, 7, 1), none, none], [(104, 3, 1), none, none]],
+    ]
+    assert {row["status"] for row in rows} == {"valid"}
+    book = book_at(tmp_path, TOMORROW, int(tomorrow["ts_recv"][0]))
+    assert (book.bids, book.asks) == (((100, 7, 2), (99, 1, 1)), ((101, 6, 1), (103, 4, 1)))
 
 
 def test_several_sources_of_one_partition_follow_each_other_in_time_and_must_not_overlap(session, tmp_path):
