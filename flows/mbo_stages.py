@@ -23,7 +23,7 @@ from tasks.partitions import CARRY_DAYS, MboRecipe, Partition, SourceFile, conti
 from tasks.reconstruction.certify import named_alike
 from tasks.reconstruction.heatmap import LAYER, heatmap_stamp
 from tasks.reconstruction.layer_writer import layer_names
-from tasks.reconstruction.rebuild import in_time_order, is_rebuilt, rebuild_stamp, starts_clean
+from tasks.reconstruction.rebuild import closed_inside, in_time_order, is_rebuilt, rebuild_stamp, starts_clean, starts_inside, stops_inside
 from tasks.reconstruction.task import BookJob, heatmap, reconstruct
 from tasks.scanning.decode import Decoded, is_decoded
 from tasks.scanning.gate_quarantine import quarantine_rows
@@ -144,9 +144,9 @@ class MboRun(ProofStages, BookRun[BookJob]):
 
     def _days_before(self, jobs: list[BookJob]) -> dict[Partition, Partition | None]:
         """What each partition goes on from; without those of which it cannot be said, which are failed."""
-        planned: dict[tuple[str, str, int], list[Partition]] = defaultdict(list)
+        planned: dict[tuple[str, str, int], list[BookJob]] = defaultdict(list)
         for job in jobs:
-            planned[_instrument(job.partition)].append(job.partition)
+            planned[_instrument(job.partition)].append(job)
         found = {}
         for job in jobs:
             try:
@@ -225,22 +225,31 @@ class MboRun(ProofStages, BookRun[BookJob]):
         partitions = [j.partition for j in chosen if str(j.partition) in drawn]
         self.draw_pictures(partitions, self.recipe.clock)
 
-    def _day_before(self, job: BookJob, planned: list[Partition]) -> Partition | None:
+    def _day_before(self, job: BookJob, planned: list[BookJob]) -> Partition | None:
         """The partition whose closing book this one goes on from, None when its own events begin with a clear or snapshot or there is none."""
-        if starts_clean(self.lake, in_time_order(self.lake, job.partition, job.events)):
+        events = in_time_order(self.lake, job.partition, job.events)
+        clean = starts_clean(self.lake, events)
+        if clean and not starts_inside(self.lake, events):
             return None
 
         def of(day: str) -> list[Partition]:
             # Of this run, or of an earlier one: a nightly run has each day before it in the lake.
-            return [*(p for p in planned if p.date == day), *named_alike(self.lake, job.partition, "closing_book", day)]
+            return [*(j.partition for j in planned if j.partition.date == day), *named_alike(self.lake, job.partition, "closing_book", day)]
 
         today = date.fromisoformat(job.partition.date)
         siblings = named_alike(self.lake, job.partition, "events", job.partition.date)
-        for days in range(1, CARRY_DAYS + 1):
+        for days in range(1, 2 if clean else CARRY_DAYS + 1):
             day = (today - timedelta(days)).isoformat()
             if before := continued(job.partition, of(day), siblings):
-                return before
+                return before if not clean or self._stops_inside(before, planned) else None
         return None
+
+    def _stops_inside(self, before: Partition, planned: list[BookJob]) -> bool:
+        """Whether a partition ends inside a snapshot, which then goes on over midnight; its closing book need not be there yet."""
+        for job in planned:
+            if job.partition == before:
+                return stops_inside(self.lake, in_time_order(self.lake, before, job.events))
+        return closed_inside(self.lake, before.path("closing_book"))
 
     def _is_rebuilt(self, job: BookJob) -> bool:
         try:

@@ -10,12 +10,15 @@ import numpy as np
 
 from tasks.kernels import aligned
 from tasks.reconstruction.book_kernels import (
+    AFTER_HOLE,
     ANOMALY,
     BEST,
     BID,
     COUNTERS,
     FREE,
     HALTED_STATE,
+    IN_SNAPSHOT,
+    INCOMPLETE,
     LAST_SEQUENCE,
     LEVEL,
     LIVE,
@@ -140,6 +143,12 @@ class OrderBook:
         """A row was quarantined after the last record."""
         set_aside(self.arrays.state)
 
+    def next_file(self) -> None:
+        """Another source begins: a record of a snapshot is then the first of a new one, unless one is not complete yet."""
+        state = self.arrays.state
+        if state[INCOMPLETE] == 0 or state[IN_SNAPSHOT] == AFTER_HOLE:  # a row set aside at the end of a file is none of the next one
+            state[IN_SNAPSHOT] = 0
+
     def counters(self) -> dict[str, int]:
         """Counts by name, see book_kernels.COUNTERS."""
         return dict(zip(COUNTERS, self.arrays.counters.tolist(), strict=True))
@@ -169,12 +178,13 @@ class OrderBook:
         return list(zip(*(values.tolist() for values in self.level_arrays(side)), strict=True))
 
     def standing(self) -> dict[str, Any]:
-        """What holds beside the orders and the status, for `restore`: the trading state, the last sequence number, and [price, size] of the level
-        that a top-of-book record made of each side (None: none did)."""
+        """What holds beside the orders and the status, for `restore`: the trading state, the last sequence number, [price, size] of the level that
+        a top-of-book record made of each side (None: none did), and how far a snapshot is, see INCOMPLETE and IN_SNAPSHOT of book_kernels.py."""
         state, prices = self.arrays.state, self.arrays.prices
         index = [int(state[TOP_LEVEL]), len(prices) - 1 - int(state[TOP_LEVEL + 1])]
         top = [[int(prices[index[side]]), int(state[TOP_SIZE + side])] if state[TOP_LEVEL + side] >= 0 else None for side in range(2)]
-        return {"halted": int(state[HALTED_STATE]), "numbered": int(state[LAST_SEQUENCE]), "top": top}
+        told = {"halted": HALTED_STATE, "numbered": LAST_SEQUENCE, "incomplete": INCOMPLETE, "in_snapshot": IN_SNAPSHOT}
+        return {name: int(state[place]) for name, place in told.items()} | {"top": top}
 
     def restore(
         self, *, side: np.ndarray, price: np.ndarray, order_id: np.ndarray, size: np.ndarray, status: str, reason: str,
@@ -197,6 +207,7 @@ class OrderBook:
         state = self.arrays.state
         state[STATUS], state[REASON] = STATUSES.index(status), REASONS.index(reason)
         state[HALTED_STATE], state[LAST_SEQUENCE] = standing.get("halted", 0), standing.get("numbered", -1)
+        state[INCOMPLETE], state[IN_SNAPSHOT] = standing.get("incomplete", 0), standing.get("in_snapshot", 0)
 
 
 def from_day_before(facts: Mapping[str, Any], halts: bool) -> dict[str, Any]:

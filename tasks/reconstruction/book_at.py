@@ -147,6 +147,7 @@ class _Past:
                 self._doubt(part)
 
     def _advance(self, piece: Piece) -> None:
+        piece.enter(self.book)
         columns, at, code = piece.columns, 0, BOOK_FULL
         rank = np.zeros(len(columns["price"]), np.int32)
         self.book.ranks(columns["price"], rank)
@@ -165,7 +166,8 @@ class _Past:
 
 def _part(piece: Piece, start: int, end: int) -> Piece:
     marks = piece.marks[(piece.marks >= start) & (piece.marks < end)] - start
-    return Piece(piece.place, {name: values[start:end] for name, values in piece.columns.items()}, marks, False)
+    place = piece.place._replace(row=piece.place.row + start)
+    return Piece(place, {name: values[start:end] for name, values in piece.columns.items()}, marks, False)
 
 
 def clock_of(columns: dict[str, np.ndarray], clock: str) -> np.ndarray:

@@ -24,7 +24,7 @@ from tasks.reconstruction.heat_kernels import accumulate, accumulate_rows, price
 from tasks.reconstruction.heat_touch import TOUCH_ROWS, Touch, touch_within
 from tasks.reconstruction.heat_windows import HeatWindows, Span
 from tasks.reconstruction.layer_writer import Rebuilt, layer_names
-from tasks.reconstruction.rebuild import in_time_order, restore_closing, starts_clean
+from tasks.reconstruction.rebuild import goes_on, in_time_order, restore_closing
 from tasks.reconstruction.replay import Replay
 from tasks.reconstruction.replay_kernels import Batch
 from tasks.schemas import F_LAST, F_SNAPSHOT, UNDEF_PRICE
@@ -195,13 +195,14 @@ def _from_events(
 ) -> None:  # fmt: skip
     replay = Replay(depth=1, interval_ns=recipe.interval_ns, clock=recipe.clock, windows=[], starts_empty=recipe.starts_empty, batch_rows=batch_rows)
     row_of = np.zeros(0, np.int32)
-    if carry and not starts_clean(lake, events):
+    if carry and goes_on(lake, events, carry):
         restore_closing(replay, lake / carry)
         row_of = _rows_of(replay.book.arrays.prices, low, step, plane)
         refill(replay.book.arrays, len(row_of), plane, held, since, 0.0, row_of)
     rank = np.zeros(batch_rows, np.int32)
     now = 0
     for name in events:
+        replay.next_file()
         for columns in ahead(read_events(lake / name, _COLUMNS, batch_rows), 2, "read"):
             n = len(columns["price"])
             clock = columns[recipe.clock]

@@ -23,7 +23,7 @@ from tasks.partitions import Partition
 from tasks.reconstruction.book import OrderBook, from_day_before
 from tasks.reconstruction.book_kernels import IN_SNAPSHOT, LAST_SEQUENCE
 from tasks.reconstruction.checkpoints import read_resting
-from tasks.reconstruction.rebuild import starts_clean
+from tasks.reconstruction.rebuild import goes_on
 from tasks.schemas import EVENT_DTYPES, F_SNAPSHOT, char_codes
 
 BATCH_ROWS = 65_536
@@ -48,6 +48,11 @@ class Piece(NamedTuple):
     columns: dict[str, np.ndarray]
     marks: np.ndarray
     doubt: bool
+
+    def enter(self, book: OrderBook) -> None:
+        """To be called before its records are applied to `book`."""
+        if self.place.row == 0:
+            book.next_file()
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,10 @@ class History:
         book.restore(**orders, status=checkpoint["status"], reason=checkpoint["reason"], standing=checkpoint)
         state = book.arrays.state
         file, row = self.place_of(checkpoint)
-        # Records after the checkpoint that go on with a snapshot must not be taken for the start of a new one.
-        _, last = next(rows_from(self.lake / self.events[file], row - 1, ["flags", "sequence"], 1))
-        state[IN_SNAPSHOT] = 1 if last["flags"][0] & F_SNAPSHOT else 0
         if "numbered" not in checkpoint:  # an older version wrote it
+            # Records after the checkpoint that go on with a snapshot must not be taken for the start of a new one.
+            _, last = next(rows_from(self.lake / self.events[file], row - 1, ["flags", "sequence"], 1))
+            state[IN_SNAPSHOT] = 1 if last["flags"][0] & F_SNAPSHOT else 0
             state[LAST_SEQUENCE] = -1 if state[IN_SNAPSHOT] else int(last["sequence"][0])
 
     def records(self, start: Place, names: Sequence[str]) -> Iterator[Piece]:
@@ -122,7 +127,7 @@ def open_history(lake: Path, partition: Partition) -> History:
     kept = read_footer(lake / partition.path("checkpoints")) or {}
     of_it = all(kept.get(name) == footer.get(name) for name in _STAMP)
     checkpoints = [c for c in _facts(kept).get("checkpoints", []) if c["events"] in facts["events"]] if of_it else []
-    carried = None if facts["carry"] is None or starts_clean(lake, facts["events"]) else facts["carry"]
+    carried = facts["carry"] if facts["carry"] and goes_on(lake, facts["events"], facts["carry"]) else None
     return History(
         lake, partition, tuple(facts["events"]), carried, facts["clock"], facts["starts_empty"], facts["windowed"],
         facts.get("trading_states", False), facts.get("contiguous", False), facts.get("stale_after_ns"), tuple(checkpoints),

@@ -94,6 +94,7 @@ class _Lives:
         yield from self._all(-1, RESTING, -1, -1)
 
     def _apply(self, piece: Piece) -> Iterator[pa.RecordBatch]:
+        piece.enter(self._book)
         columns = piece.columns
         n = len(columns["price"])
         rank = np.zeros(n, np.int32)

@@ -137,6 +137,7 @@ def replayed_states(lake: Path, facts: dict[str, Any], depth: int, key: str, *, 
         restore_closing(replay, lake / facts["carry"])
     low = np.iinfo(np.int64).min
     for name in facts["events"]:
+        replay.next_file()
         marks, start = np.array(read_facts(lake / name).get("suspect_rows", []), np.int64), 0
         for columns in read_events(lake / name, COLUMNS, REPLAY_ROWS):
             end = start + len(columns["price"])

@@ -99,6 +99,7 @@ class _Watch:
 
     def apply(self, piece: Piece) -> None:
         """Apply records."""
+        piece.enter(self._book)
         columns = piece.columns
         n = len(columns["price"])
         rank = np.zeros(n, np.int32)

@@ -2,7 +2,7 @@
 
 Outputs: bbo, mbp-N (event ends), mbp-N-<interval> (grid), trades, checkpoints (the resting orders every so many records), opening_book (those
 of a snapshot with which the events begin, the truth of the day before) and closing_book (those at the end, from which the next day goes on
-when its own events do not begin with a clear or a snapshot). All carry one stamp; the bbo file is named last and holds the counts.
+when its own events do not begin with a clear or a whole snapshot). All carry one stamp; the bbo file is named last and holds the counts.
 """
 
 from __future__ import annotations
@@ -58,6 +58,30 @@ def starts_clean(lake: Path, events: Sequence[str]) -> bool:
     return first is not None and (chr(first["action"][0]) == "R" or bool(first["flags"][0] & F_SNAPSHOT))
 
 
+def starts_inside(lake: Path, events: Sequence[str]) -> bool:
+    """Whether the first event is a record of a snapshot and no clear: a snapshot without one, or the rest of one that began on the day before."""
+    first = next(read_events(lake / events[0], ["action", "flags"], 1), None)
+    return first is not None and chr(first["action"][0]) != "R" and bool(first["flags"][0] & F_SNAPSHOT)
+
+
+def stops_inside(lake: Path, events: Sequence[str]) -> bool:
+    """Whether the last event is a record of a snapshot and not its end."""
+    file = pq.ParquetFile(lake / events[-1], pre_buffer=False)
+    flags = file.read_row_group(file.num_row_groups - 1, ["flags"])["flags"]
+    return flags[-1].as_py() & (F_SNAPSHOT | F_LAST) == F_SNAPSHOT
+
+
+def closed_inside(lake: Path, closing: str) -> bool:
+    """Whether a closing book is that of a snapshot which is not complete, and goes on when the next day begins inside of one."""
+    facts = read_facts(lake / closing)
+    return facts.get("incomplete", 0) != 0 and facts.get("in_snapshot", 0) == 1
+
+
+def goes_on(lake: Path, events: Sequence[str], carry: str) -> bool:
+    """Whether the book of these events goes on from this closing book: they begin with neither a clear nor a snapshot, or inside of one."""
+    return not starts_clean(lake, events) or (starts_inside(lake, events) and closed_inside(lake, carry))
+
+
 def rebuild(
     lake: Path,
     partition: Partition,
@@ -76,6 +100,7 @@ def rebuild(
     Raises BookError (on_book_error="fail"), LakeConflict (two events files cover the same time), StorageError.
     """
     events = in_time_order(lake, partition, events)
+    carry = carry if carry and goes_on(lake, events, carry) else None
     rows_in = sum(read_facts(lake / name)["rows_out"] for name in events)
     batch_rows = min(batch_rows, REPLAY_ROWS, max(rows_in, 1))  # the buffers of a small book need not be those of a large one
     beside = rows_in > batch_rows  # a partition of one batch is done before threads that read and encode beside the replay would be of use
@@ -91,7 +116,7 @@ def rebuild(
         if isinstance(replay, Replay):
             replay.audit()
         made_from = {
-            "events": events, "carry": carry if carry and not starts_clean(lake, events) else None, "clock": recipe.clock,
+            "events": events, "carry": carry, "clock": recipe.clock,
             "starts_empty": recipe.starts_empty, "windowed": isinstance(replay, WindowReplay), "trading_states": _tells_halts(lake, events),
             "stale_after_ns": recipe.stale_after_ns, "contiguous": recipe.sequence == "contiguous", "windows": windows,
         }  # fmt: skip
@@ -138,10 +163,11 @@ def _run(
             halts=_tells_halts(lake, events), stale_after_ns=recipe.stale_after_ns, checkpoint_every=CHECKPOINT_EVERY,
             on_checkpoint=lambda row: writer.checkpoints.add(name, at + row, replay.closing(), replay.moment),
         )  # fmt: skip
-        if carry and not starts_clean(lake, events):
+        if carry:
             restore_closing(replay, lake / carry)
     name, at = "", 0
     for name, truth in zip(events, truths, strict=True):
+        (window_replay if windowed else replay).next_file()
         marks = np.array(read_facts(lake / name).get("suspect_rows", []), np.int64)
         at = 0
         rows = _TruthRows(truth) if windowed else None

@@ -16,6 +16,7 @@ from tasks.reconstruction.book_kernels import (
     C_QUARANTINED,
     COUNTERS,
     HOLED,
+    IN_SNAPSHOT,
     INCOMPLETE,
     LEVELS,
     LIVE,
@@ -210,6 +211,11 @@ class Replay(Sampling):
         """(status, reason) after the last record."""
         state = self.book.arrays.state
         return STATUSES[state[STATUS]], REASONS[state[REASON]]
+
+    def next_file(self) -> None:
+        """The next batch is the first of an events file."""
+        self.book.next_file()
+        self._in_snapshot = bool(self.book.arrays.state[IN_SNAPSHOT] == 1)
 
     def closing(self) -> dict[str, np.ndarray]:
         """The resting orders, see OrderBook.resting_orders."""

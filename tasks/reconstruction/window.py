@@ -53,6 +53,9 @@ class WindowReplay(Sampling):
         self.proofs = WindowProofs(new_proof(), new_proof(), np.zeros(DIFFERENCE_SIZE, np.int64))
         self._levels, self._shown, self._clock_name, self._strict = levels, min(depth, levels), clock, strict
 
+    def next_file(self) -> None:
+        """The next batch is the first of an events file."""
+
     def feed(self, columns: dict[str, np.ndarray], truth: np.ndarray, marks: np.ndarray = _NO_MARKS) -> Iterator[Samples]:
         """Apply one batch of event columns; truth int64[m, levels, 4] is the published book after each of its m event ends."""
         n = len(columns["price"])

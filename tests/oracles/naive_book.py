@@ -48,6 +48,11 @@ class NaiveBook:
         self.holed = False  # a row of the last snapshot was set aside, or may have been of it
         self._aside = False  # a row was set aside since the previous record
 
+    def next_file(self) -> None:
+        """Another source begins: what it says of a snapshot belongs to one of its own, unless one is not complete yet."""
+        if not self.incomplete:
+            self._after_snapshot = self._aside = False
+
     def set_aside(self) -> None:
         """A row was quarantined before the next record."""
         self._suspect("quarantined")

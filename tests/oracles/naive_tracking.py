@@ -45,6 +45,7 @@ def moments(files: Files, clock: str, starts_empty: bool = False, opening: Openi
     empty: dict[str, Any] = {"bids": (), "asks": (), "orders": [], "as_of": None, "sequence": 0}
     shown = empty | {"status": "valid" if starts_empty else "no_book", "reason": "" if starts_empty else "no_snapshot", "since": None}
     for file, (records, marks) in enumerate(files):
+        book.next_file()
         for i, record in enumerate(records):
             snapshot = bool(record["flags"] & F_SNAPSHOT)
             now = max(now, int(record["ts_recv" if clock == "ts_recv" or snapshot else "ts_event"]))
@@ -88,6 +89,8 @@ def happenings(files: Files, starts_empty: bool = False, opening: Opening | None
     book, after_snapshot = opened(opening, starts_empty), False
     fills: dict[int, int] = {}
     for records, marks in files:
+        book.next_file()
+        after_snapshot = after_snapshot and book.incomplete
         for i, record in enumerate(records):
             action, side, flags, order_id = chr(record["action"]), chr(record["side"]), int(record["flags"]), int(record["order_id"])
             snapshot = bool(flags & F_SNAPSHOT)

@@ -8,18 +8,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from tasks.book_rows import read_table
 from tasks.errors import BookError, LakeConflict
 from tasks.partitions import MboRecipe, Partition
 from tasks.reconstruction.book_at import book_at
+from tasks.reconstruction.certify import certify
 from tasks.reconstruction.layer_writer import layer_names
-from tasks.reconstruction.rebuild import rebuild, starts_clean
+from tasks.reconstruction.lifetimes import order_lifetimes
+from tasks.reconstruction.rebuild import goes_on, rebuild, starts_clean, starts_inside, stops_inside
 from tasks.scanning.synthetic import SessionSpec, generate
-from tasks.schemas import F_LAST, F_TOB, UNDEF_PRICE
+from tasks.schemas import F_LAST, F_SNAPSHOT, F_TOB, UNDEF_PRICE
 from tests.lake_building import PARTITION, columns_of, write_events
 from tests.oracles.naive_book import NaiveBook
-from tests.unit.test_replay import record
+from tests.strategies.sessions import sessions
+from tests.unit.test_replay import EXAMPLES, one_book, record
+from tests.unit.test_twin_campaign import disturb
 
 RECIPE = MboRecipe(interval_ns=60_000_000_000)
 
@@ -180,3 +186,82 @@ def test_rows_after_a_quarantined_one_are_suspect_in_every_layer(session, tmp_pa
     assert rows["status"].to_pylist() == expected
     assert set(rows["reason"].to_pylist()) == {"", "quarantined"}
     assert rebuilt.facts["anomalies"]["quarantined_before"] == 1
+
+
+@settings(max_examples=max(10, EXAMPLES // 4), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    sessions(), st.integers(1, 59), st.lists(st.tuples(st.integers(0, 59), st.integers(1, 9)), max_size=1),
+    st.lists(st.integers(0, 59), max_size=2, unique=True), st.booleans(),
+)  # fmt: skip
+def test_a_session_cut_anywhere_by_midnight_gives_the_rows_of_the_whole_one(tmp_path_factory, records, cut, gaps, marks, contiguous):
+    """Orders, levels of top-of-book records, status, gaps and snapshots that are not complete go over midnight, and into what is asked later."""
+    records = disturb(one_book(records), gaps, [])
+    records["ts_recv"] = np.maximum.accumulate(records["ts_recv"])
+    cut = cut % len(records)
+    inside = records["flags"][max(cut - 1, 0) : cut + 1] & (F_SNAPSHOT | F_LAST)
+    assume(cut and not (inside[0] == F_SNAPSHOT | F_LAST and inside[1] & F_SNAPSHOT))  # on another day another snapshot
+    marks = [m for m in marks if m < len(records)]
+    recipe = replace(RECIPE, sequence="contiguous" if contiguous else "sparse")
+    lake = tmp_path_factory.mktemp("midnight")
+    whole = rebuild(lake / "whole", PARTITION, [write_events(lake / "whole", records, suspect_rows=sorted(marks))], recipe)
+    rebuild(lake, PARTITION, [write_events(lake, records[:cut], suspect_rows=sorted(m for m in marks if m < cut))], recipe)
+    events = [write_events(lake, records[cut:], TOMORROW, suspect_rows=sorted(m - cut for m in marks if m >= cut))]
+    follows = rebuild(lake, TOMORROW, events, recipe, carry=PARTITION.path("closing_book"))
+    rows = rows_of(lake, TOMORROW)
+    expected = rows_of(lake / "whole", PARTITION)
+    assert levels_and_status(rows) == levels_and_status(expected[len(expected) - len(rows) :])
+    assert len(rows) == np.count_nonzero(records["flags"][cut:] & F_LAST)
+    assert [follows.facts[name] for name in ("status", "reason", "orders")] == [whole.facts[name] for name in ("status", "reason", "orders")]
+    if rows:
+        book = book_at(lake, TOMORROW, rows[-1]["as_of"].value)
+        assert (book.status, book.reason) == (rows[-1]["status"], rows[-1]["reason"])
+        assert book.bids[:1] == (((rows[-1]["bid_px_00"], rows[-1]["bid_sz_00"], rows[-1]["bid_ct_00"]),) if book.bids else ())
+
+
+SNAP = F_SNAPSHOT
+SNAPSHOT = (("R", "N", UNDEF_PRICE, 0, 0, SNAP), ("A", "B", 100, 5, 1, SNAP), ("A", "A", 102, 5, 2, SNAP | F_LAST))
+
+
+def test_a_snapshot_that_goes_over_midnight_is_whole_on_the_next_day_and_one_without_a_clear_begins_anew_where_the_day_before_is_complete(tmp_path):
+    records = timed(("R",), ("A", "B", 90, 1, 9), *SNAPSHOT, ("A", "B", 99, 1, 3))
+    carry = PARTITION.path("closing_book")
+    for name, cut, went_on in (("over midnight", 4, True), ("complete", 2, False)):
+        lake = tmp_path / name
+        today, tomorrow = [write_events(lake, records[:cut])], [write_events(lake, records[4:], TOMORROW)]
+        rebuild(lake, PARTITION, today, RECIPE)
+        assert (starts_inside(lake, tomorrow), stops_inside(lake, today), goes_on(lake, tomorrow, carry)) == (True, went_on, went_on)
+        made = rebuild(lake, TOMORROW, tomorrow, RECIPE, carry=carry)
+        assert made.facts["carry"] == (carry if went_on else None)
+        rows = rows_of(lake, TOMORROW)
+        assert [(row["bid_px_00"], row["ask_px_00"], row["status"]) for row in rows] == [
+            (100 if went_on else UNDEF_PRICE, 102, "valid"), (100 if went_on else 99, 102, "valid"),
+        ]  # fmt: skip
+        assert {row["truth"] for row in certify(lake, TOMORROW, RECIPE, day_before=carry).rows if row["truth"] != "integrity"} <= (
+            {"none"} if went_on else {"opening"}
+        )
+        assert rebuild(lake, TOMORROW, tomorrow, RECIPE, carry=carry if went_on else None).skipped
+
+
+def test_each_file_of_a_day_begins_a_snapshot_of_its_own(tmp_path):
+    """Without a clear (files from before 2024-02) nothing else tells that it is another one."""
+
+    def snapshot(*orders: tuple) -> list[tuple]:
+        return [(*order, SNAP | (F_LAST if k + 1 == len(orders) else 0)) for k, order in enumerate(orders)]
+
+    bid, low, ask = ("A", "B", 100, 5, 1), ("A", "B", 99, 5, 2), ("A", "A", 102, 5, 3)
+    records = timed(*snapshot(bid, low, ask), *snapshot(low, ask), ("A", "B", 98, 1, 7))
+    files = [write_events(tmp_path, records[:3], short="aaaaaaaaaa"), write_events(tmp_path, records[3:], short="bbbbbbbbbb")]
+    facts = rebuild(tmp_path, PARTITION, files, RECIPE).facts
+    assert [(row["bid_px_00"], row["status"]) for row in rows_of(tmp_path, PARTITION)] == [(100, "valid"), (99, "valid"), (99, "valid")]
+    assert (facts["orders"], facts["counts"]["snapshots"], sum(facts["anomalies"].values())) == (3, 2, 0)
+    row = next(row for row in certify(tmp_path, PARTITION, RECIPE).rows if row["truth"] == "snapshot")
+    assert (row["states_compared"], row["verdict"]) == (1, "diverged")  # that the order at 100 had gone was told by nobody
+    book = book_at(tmp_path, PARTITION, int(records["ts_recv"][-1]))
+    assert (book.bids, book.asks) == (((99, 5, 1), (98, 1, 1)), ((102, 5, 1),))
+    lives = [row for batch in order_lifetimes(tmp_path, PARTITION) for row in batch.to_pylist()]
+    assert [(row["order_id"], row["end_reason"]) for row in lives] == [
+        (1, "snapshot"),
+        (2, "snapshot"),
+        (3, "snapshot"),
+        *((k, "resting") for k in (2, 3, 7)),
+    ]
