@@ -144,9 +144,9 @@ def _run(
     strict = recipe.on_book_error == "fail"
     grid_windows = None if windows is None else partition.of_day(windows)
     if windowed:
-        levels = (len(pq.read_schema(truths[0])) - 1) // 4
+        levels = [_levels_of(truth) for truth in truths]
         window_replay = WindowReplay(
-            levels=levels,
+            levels=max(levels),
             depth=recipe.depth,
             interval_ns=recipe.interval_ns,
             clock=recipe.clock,
@@ -166,8 +166,11 @@ def _run(
         if carry:
             restore_closing(replay, lake / carry)
     name, at = "", 0
-    for name, truth in zip(events, truths, strict=True):
-        (window_replay if windowed else replay).next_file()
+    for number, (name, truth) in enumerate(zip(events, truths, strict=True)):
+        if windowed:
+            window_replay.next_file(levels[number])
+        else:
+            replay.next_file()
         marks = np.array(read_facts(lake / name).get("suspect_rows", []), np.int64)
         at = 0
         rows = _TruthRows(truth) if windowed else None
@@ -191,12 +194,16 @@ def _run(
     return window_replay if windowed else replay
 
 
+def _levels_of(truth: Path) -> int:
+    return (len(pq.read_schema(truth)) - 1) // 4
+
+
 class _TruthRows:
     """Published books of one events file, handed out in order as int64[m, levels, 4]."""
 
     def __init__(self, path: Path) -> None:
         self._batches = pq.ParquetFile(path, pre_buffer=False).iter_batches(65_536)
-        self._levels = (len(pq.read_schema(path)) - 1) // 4
+        self._levels = _levels_of(path)
         self._rest = np.zeros((0, self._levels, 4), np.int64)
 
     def take(self, count: int) -> np.ndarray:

@@ -15,7 +15,9 @@ from tasks.reconstruction.sampling import Samples, Sampling
 from tasks.reconstruction.window_kernels import (
     K_QUARANTINED,
     W_COUNTERS,
+    W_EMPTIED,
     W_REASON,
+    W_SEEDED,
     W_STATE_SIZE,
     W_STATUS,
     WindowBatch,
@@ -29,7 +31,7 @@ _NO_MARKS = np.zeros(0, np.int64)
 
 
 class WindowReplay(Sampling):
-    """Replay by price level within the top `levels` of the file; rows hold the best min(depth, levels).
+    """Replay by price level within the top levels of each file, at most `levels`; rows hold the best min(depth, levels).
 
     Order counts are not known in such a file: ct is 0 throughout. Rows of levels beyond the file's are empty.
     """
@@ -53,8 +55,11 @@ class WindowReplay(Sampling):
         self.proofs = WindowProofs(new_proof(), new_proof(), np.zeros(DIFFERENCE_SIZE, np.int64))
         self._levels, self._shown, self._clock_name, self._strict = levels, min(depth, levels), clock, strict
 
-    def next_file(self) -> None:
-        """The next batch is the first of an events file."""
+    def next_file(self, levels: int) -> None:
+        """The next batch is the first of an events file of so many levels: what was lost before it is not known, so its own first book is taken."""
+        state = self.book.state
+        state[W_STATUS], state[W_REASON], state[W_SEEDED], state[W_EMPTIED] = NO_BOOK, REASONS.index("no_snapshot"), 0, 0
+        self._levels = levels
 
     def feed(self, columns: dict[str, np.ndarray], truth: np.ndarray, marks: np.ndarray = _NO_MARKS) -> Iterator[Samples]:
         """Apply one batch of event columns; truth int64[m, levels, 4] is the published book after each of its m event ends."""

@@ -187,7 +187,7 @@ def _check_touch(book, halted, now, sequence, integrity, difference):
 def replay_window(batch, start, n, truth, row, book, clock, top, rows, bbo, grid, trades, windows, depth, shown, proofs):
     """Apply records start..n-1; truth int64[m, depth, 4] holds the published book after each event end, `row` is the next one to use.
 
-    windows: Spans; depth: levels of the file; shown: of them written, the rest of each row is empty; proofs: WindowProofs, what was compared.
+    windows: Spans; depth: levels of the file; shown: written at most, the rest of each row is empty; proofs: WindowProofs, what was compared.
     Returns (code, next record, next row): W_DONE, or W_GRID_FULL (empty the grid buffer and go on). A difference from the truth makes the book
     suspect from there on; it is not repaired.
     Twin: tests/oracles/naive_window.py

@@ -204,20 +204,20 @@ def test_published_books_that_do_not_pair_with_the_events_are_refused():
         list(replay.feed(columns_of(messages), truth_of(messages, 3)[1:]))
 
 
-def write_pair(folder: Path, messages: list[Message]) -> Path:
-    """A zip as LOBSTER delivers it."""
-    lines = [f"{34_200 + n // 2 / 1000:.9f},{m.kind},{m.order_id},{m.size},{m.price},{m.direction}" for n, m in enumerate(messages)]
+def write_pair(folder: Path, messages: list[Message], levels: int = 3, first: int = 0) -> Path:
+    """A zip as LOBSTER delivers it; first: number of the first message in the day."""
+    lines = [f"{34_200 + n // 2 / 1000:.9f},{m.kind},{m.order_id},{m.size},{m.price},{m.direction}" for n, m in enumerate(messages, start=first)]
     rows = []
     for m in messages:
         sides = [
-            [(px // UNIT, size) for px, size in side] + [(empty, 0)] * (3 - len(side))
+            ([(px // UNIT, size) for px, size in side] + [(empty, 0)] * (levels - len(side)))[:levels]
             for side, empty in zip(m.book, (-(10**10) + 1, 10**10 - 1), strict=True)
         ]
         rows.append(",".join(f"{ap},{az},{bp},{bz}" for (bp, bz), (ap, az) in zip(*sides, strict=True)))
-    path = folder / "pair.zip"
+    path = folder / f"pair-{first}.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("XYZ_2012-06-21_34200000_57600000_message_3.csv", "\n".join(lines) + "\n")
-        archive.writestr("XYZ_2012-06-21_34200000_57600000_orderbook_3.csv", "\n".join(rows) + "\n")
+        archive.writestr(f"XYZ_2012-06-21_34200000_57600000_message_{levels}.csv", "\n".join(lines) + "\n")
+        archive.writestr(f"XYZ_2012-06-21_34200000_57600000_orderbook_{levels}.csv", "\n".join(rows) + "\n")
     return path
 
 
@@ -265,3 +265,28 @@ def test_a_corrupted_file_is_suspect_from_its_message_on_or_fails_when_asked_to(
     assert [s == "suspect" for s in table["status"].to_pylist()] == [n >= at for n in range(len(messages))]
     with pytest.raises(BookError, match=f"After message {at} "):
         rebuilt(tmp_path / "fail", corrupted, replace(RECIPE, on_book_error="fail"))
+
+
+@pytest.mark.parametrize("levels", [(3, 3), (3, 2), (2, 3)])
+def test_each_pair_of_a_day_begins_with_its_own_published_book_and_has_its_own_levels(levels, tmp_path):
+    """Between the two, messages are missing; the first one is corrupted towards its end."""
+    messages = busy(900)
+    at = next(n for n, m in enumerate(messages) if n > 250 and m.kind == ADD and m.price * UNIT == m.book[0][0][0])
+    corrupted = [*messages[:at], replace(messages[at], size=77), *messages[at + 1 : 300]]
+    parts = (corrupted, 0, 300), (messages[600:], 600, 900)
+    sources = scan([write_pair(tmp_path, part, n, first) for n, (part, first, _) in zip(levels, parts, strict=True)]).files
+    decoded = [part for source in sources for part in decode(source, tmp_path / "lake", RECIPE).parts]
+    made = rebuild(tmp_path / "lake", decoded[0].partition, [part.path for part in decoded], RECIPE, batch_rows=100)
+    rows = read_table(tmp_path / "lake" / made.outputs[layer_names(RECIPE)["rows"]][0]).to_pylist()
+    kept = [*messages[:300], *messages[600:]]
+    names = [f"{side}_{kind}_{k:02d}" for k in range(4) for side in ("bid", "ask") for kind in ("px", "sz", "ct")]
+    for n, (message, state, row) in enumerate(zip(kept, states(kept), rows, strict=True)):
+        if at <= n < 300:
+            assert (row["status"], row["reason"]) == ("suspect", "truth_mismatch"), n
+            continue
+        assert (row["status"], row["reason"]) == state, n
+        values, shown = [row[name] for name in names], levels[n >= 300]
+        bids, asks = (side[:shown] for side in message.book)
+        assert tuple(zip(values[::3], values[1::3], values[2::3], strict=True)) == cells((bids, asks), 4), n
+    assert made.facts["counts"]["truth_compared"] == len(kept) - 2
+    assert made.facts["status"] == "valid"
