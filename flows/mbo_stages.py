@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date, timedelta
@@ -20,6 +20,7 @@ from tasks.errors import BookmillError
 from tasks.filtering.predicate import output_windows
 from tasks.footers import contents, is_done
 from tasks.partitions import CARRY_DAYS, MboRecipe, Partition, SourceFile, continued
+from tasks.reconstruction.carry import LeftOut, gap_before, read_left_out
 from tasks.reconstruction.certify import named_alike
 from tasks.reconstruction.heatmap import LAYER, heatmap_stamp
 from tasks.reconstruction.layer_writer import layer_names
@@ -47,6 +48,7 @@ class MboRun(ProofStages, BookRun[BookJob]):
         self.books: dict[Partition, BookJob] = {}
         self.published: list[SourceFile] = []
         self.certificates: list[dict[str, Any]] = []
+        self._left_out: dict[str, LeftOut] = {}
 
     def scan(self, sources: Sequence[str], dataset: str, symbol: str) -> list[SourceFile]:
         """Find and identify the sources. Raises RunFailed (exit code 2) when there is nothing to work on."""
@@ -144,9 +146,10 @@ class MboRun(ProofStages, BookRun[BookJob]):
 
     def _days_before(self, jobs: list[BookJob]) -> dict[Partition, Partition | None]:
         """What each partition goes on from; without those of which it cannot be said, which are failed."""
-        planned: dict[tuple[str, str, int], list[BookJob]] = defaultdict(list)
+        planned: dict[tuple[str, str, int], dict[Partition, Sequence[str]]] = defaultdict(dict)
         for job in jobs:
-            planned[_instrument(job.partition)].append(job)
+            planned[_instrument(job.partition)][job.partition] = job.events
+        self._left_out.clear()
         found = {}
         for job in jobs:
             try:
@@ -225,8 +228,9 @@ class MboRun(ProofStages, BookRun[BookJob]):
         partitions = [j.partition for j in chosen if str(j.partition) in drawn]
         self.draw_pictures(partitions, self.recipe.clock)
 
-    def _day_before(self, job: BookJob, planned: list[BookJob]) -> Partition | None:
-        """The partition whose closing book this one goes on from, None when its own events begin with a clear or snapshot or there is none."""
+    def _day_before(self, job: BookJob, planned: Mapping[Partition, Sequence[str]]) -> Partition | None:
+        """The partition whose closing book this one goes on from, None when its own events begin with a clear or snapshot, or there is none, or
+        rows are known to lie between the two. planned: those of the same instrument that are made now, with their events."""
         events = in_time_order(self.lake, job.partition, job.events)
         clean = starts_clean(self.lake, events)
         if clean and not starts_inside(self.lake, events):
@@ -234,21 +238,28 @@ class MboRun(ProofStages, BookRun[BookJob]):
 
         def of(day: str) -> list[Partition]:
             # Of this run, or of an earlier one: a nightly run has each day before it in the lake.
-            return [*(j.partition for j in planned if j.partition.date == day), *named_alike(self.lake, job.partition, "closing_book", day)]
+            return [*(p for p in planned if p.date == day), *named_alike(self.lake, job.partition, "closing_book", day)]
 
         today = date.fromisoformat(job.partition.date)
         siblings = named_alike(self.lake, job.partition, "events", job.partition.date)
         for days in range(1, 2 if clean else CARRY_DAYS + 1):
             day = (today - timedelta(days)).isoformat()
             if before := continued(job.partition, of(day), siblings):
-                return before if not clean or self._stops_inside(before, planned) else None
+                if clean and not self._stops_inside(before, planned):
+                    return None
+                dataset = job.partition.dataset
+                if dataset not in self._left_out:
+                    self._left_out[dataset] = read_left_out(self.lake, dataset)
+                gap = gap_before(self.lake, job.partition, job.events, before, planned, self._left_out[dataset])
+                if gap:
+                    self.log.warning("%s does not go on from %s and begins without a book: %s", job.partition, before.date, gap)
+                return None if gap else before
         return None
 
-    def _stops_inside(self, before: Partition, planned: list[BookJob]) -> bool:
+    def _stops_inside(self, before: Partition, planned: Mapping[Partition, Sequence[str]]) -> bool:
         """Whether a partition ends inside a snapshot, which then goes on over midnight; its closing book need not be there yet."""
-        for job in planned:
-            if job.partition == before:
-                return stops_inside(self.lake, in_time_order(self.lake, before, job.events))
+        if before in planned:
+            return stops_inside(self.lake, in_time_order(self.lake, before, planned[before]))
         return closed_inside(self.lake, before.path("closing_book"))
 
     def _is_rebuilt(self, job: BookJob) -> bool:

@@ -14,8 +14,10 @@ partitions with eleven layers, 1,100,500 files, 3.5 s. On two idle cores a plan 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -181,27 +183,60 @@ def judge_orders(files: pa.Table, given: pa.Table, wanted: pa.Table, failed: pa.
 def _expect_books(con: duckdb.DuckDBPyConnection, options: Orders, starts_clean: Callable[[str], bool]) -> None:
     """Table `expected`: part, its digests as they should be, and the part whose closing book it goes on from."""
     con.register("book_recipes", pa.table({"date": list(options.books), "recipe": list(options.books.values())}))
+    con.register("lost", _lost(con))
     con.execute(
         f"""
+        -- Events of partitions that have several files: a book may be made from some of them only. As tasks/reconstruction/carry.py.
+        create table spans as
+            select {_KEY}, path, first_ts, last_ts, coalesce((dataset, source) in (select (dataset, short) from given), false) as given
+            from files semi join (select {_KEY} from files where layer = 'events' and inputs <> '' group by all having count(*) > 1) using ({_KEY})
+            where layer = 'events' and inputs <> '';
+        create table late as
+            select distinct {_KEY} from (select *, min(first_ts) filter (given) over (partition by {_KEY}) as first from spans)
+            where not given and last_ts <= first and first_ts < first;
+        create table early as
+            select distinct {_KEY}, true as ends from (
+                select s.*, contains(c.made_of, s.path) as used, max(last_ts) filter (contains(c.made_of, s.path)) over (partition by {_KEY}) as last
+                from spans s join (select {_KEY}, made_of from files where layer = 'closing_book' and inputs <> '') c using ({_KEY})
+            ) where not used and first_ts >= last and last_ts > last;
         create table closing as
-            select dataset, symbol, publisher_id, instrument_id, date, max('["' || inputs || '","' || recipe || '","' || code || '"]') as stamp
-            from files where layer = 'closing_book' and inputs <> '' group by all;
+            select dataset, symbol, publisher_id, instrument_id, date, max('["' || inputs || '","' || recipe || '","' || code || '"]') as stamp,
+                bool_and(cut_rows = 0 and e.ends is null) as whole
+            from files left join early e using ({_KEY}) where layer = 'closing_book' and inputs <> '' group by all;
         create table lone as
-            select dataset, symbol, publisher_id, date, min(stamp) as stamp from closing group by all having count(*) = 1;
+            select dataset, symbol, publisher_id, date, min(stamp) as stamp, bool_and(whole) as whole, min(instrument_id) as instrument_id
+            from closing group by all having count(*) = 1;
         create table shared as
             select dataset, symbol, publisher_id, date from files where layer = 'events' group by all having count(distinct instrument_id) > 1;
+        -- Days with rows of which no closing book tells, and the first day that may not go on from a book before them.
+        create table gaps as
+            with found as (
+                select {_KEY}, strftime(date::date + interval 1 day, '%Y-%m-%d') as since
+                from (select distinct {_KEY} from files where layer = 'events' and inputs <> '') anti join closing using ({_KEY})
+                union all select * from lost
+            ) select dataset, symbol, publisher_id, instrument_id, since, max(date) as date from found group by all;
         -- As tasks.partitions.continued: the same instrument, or the only one of its name, whichever is later.
-        create table linked as
+        create table candidates as
             select p.*, b.inputs as book_inputs, b.recipe as book_recipe, coalesce(b.carry, '') as carry, coalesce(b.unclear, false) as unclear,
-                case when s.date is null and coalesce(l.date, '') > coalesce(c.date, '') then l.date else c.date end as before_date,
+                s.date is null and coalesce(l.date, '') > coalesce(c.date, '') as by_name,
+                case when by_name then l.date else c.date end as before_date, case when by_name then l.whole else c.whole end as whole,
+                case when by_name then l.instrument_id else c.instrument_id end as before_id,
                 case when before_date >= strftime(p.date::date - interval '{CARRY_DAYS} days', '%Y-%m-%d')
-                    then case when before_date = c.date then c.stamp else l.stamp end end as before_stamp
+                    then case when before_date = c.date then c.stamp else l.stamp end end as found_stamp
             from parts p left join files b on b.layer = 'bbo' and b.inputs <> '' and (b.dataset, b.date, b.symbol, b.publisher_id, b.instrument_id)
                 = (p.dataset, p.date, p.symbol, p.publisher_id, p.instrument_id)
             left join shared s on (s.dataset, s.symbol, s.publisher_id, s.date) = (p.dataset, p.symbol, p.publisher_id, p.date)
             asof left join closing c on c.dataset = p.dataset and c.symbol = p.symbol and c.publisher_id = p.publisher_id
                 and c.instrument_id = p.instrument_id and p.date > c.date
             asof left join lone l on l.dataset = p.dataset and l.symbol = p.symbol and l.publisher_id = p.publisher_id and p.date > l.date;
+        create table linked as
+            select p.*, case when p.whole and t.date is null and coalesce(g.date, '') < before_date and coalesce(h.date, '') < before_date
+                then found_stamp end as before_stamp
+            from candidates p left join late t using ({_KEY})
+            asof left join gaps g on g.dataset = p.dataset and g.symbol = p.symbol and g.publisher_id = p.publisher_id
+                and g.instrument_id = p.instrument_id and p.date >= g.since
+            asof left join gaps h on h.dataset = p.dataset and h.symbol = p.symbol and h.publisher_id = p.publisher_id
+                and h.instrument_id = p.before_id and p.date >= h.since;
         """
     )
     rows = con.sql(
@@ -227,6 +262,18 @@ def _expect_books(con: duckdb.DuckDBPyConnection, options: Orders, starts_clean:
         """
     )
     con.unregister("digests")
+
+
+def _lost(con: duckdb.DuckDBPyConnection) -> pa.Table:
+    """Partitions of which a source has rows and no events file, and the first day that may not go on from a book before them: their own where
+    rows were quarantined, of which nobody knows where they stood, the next where all came after the end of the range."""
+    rows = []
+    for dataset, text in con.sql("select dataset, left_out from files where layer = 'sources' and left_out <> ''").fetchall():
+        for day, symbol, publisher, instrument, quarantined in json.loads(text):
+            rows.append((dataset, day, symbol, publisher, instrument, day if quarantined else (date.fromisoformat(day) + timedelta(1)).isoformat()))
+    kinds = {"dataset": pa.string(), "date": pa.string(), "symbol": pa.string(), "publisher_id": pa.int64(), "instrument_id": pa.int64(),
+             "since": pa.string()}  # fmt: skip
+    return pa.table([pa.array([row[i] for row in rows], kind) for i, kind in enumerate(kinds.values())], names=list(kinds))
 
 
 def judge_depth(files: pa.Table, given: pa.Table, wanted: pa.Table, failed: pa.Table, books: str) -> Plan:

@@ -30,16 +30,20 @@ from tasks.storage import write_table
 FOLDER = ".plan"
 _READERS = 4
 _NOT_LAYERS = {"reports", "runs", "quarantine"}
+_TELLING = {"events", "bbo", "closing_book", "depth-bbo", "depth-trades", "sources"}
 
+_PART = ("date", "symbol", "publisher_id", "instrument_id")
 # mark: of `sources`, a digest over the events files that it lists, to be held against those that are there; of others "". carry: of bbo, the closing
 # book with which the book began, "" for none; unclear: of bbo, whether the book did not begin with a clear or a snapshot as far as its footer tells.
+# cut_rows, made_of: of closing_book, rows that the end of the range left out of its day, and its events files, one a line; left_out: of `sources`,
+# JSON [date, symbol, publisher, instrument, rows quarantined] of each partition of which it has rows and no events file.
 CATALOG = pa.schema(
     [
         ("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("inode", pa.int64()), ("layer", pa.string()),
         ("dataset", pa.string()), ("date", pa.string()), ("symbol", pa.string()), ("publisher_id", pa.int64()), ("instrument_id", pa.int64()),
         ("source", pa.string()), ("inputs", pa.string()), ("recipe", pa.string()), ("code", pa.string()), ("rows", pa.int64()),
         ("first_ts", pa.int64()), ("last_ts", pa.int64()), ("carry", pa.string()), ("unclear", pa.bool_()), ("name", pa.string()),
-        ("mark", pa.string()), ("quarantined", pa.int64()),
+        ("mark", pa.string()), ("quarantined", pa.int64()), ("cut_rows", pa.int64()), ("made_of", pa.string()), ("left_out", pa.string()),
     ]
 )  # fmt: skip
 
@@ -126,7 +130,7 @@ def _read(lake: Path, row: dict[str, Any]) -> dict[str, Any]:
         "source": Path(path).stem,
         "inputs": footer.get("bookmill.inputs", ""), "recipe": footer.get("bookmill.recipe", ""), "code": footer.get("bookmill.code", ""),
         "rows": int(footer.get("bookmill.rows", -1)), "first_ts": 0, "last_ts": 0, "carry": "", "unclear": False, "name": "", "mark": "",
-        "quarantined": 0,
+        "quarantined": 0, "cut_rows": 0, "made_of": "", "left_out": "",
     }  # fmt: skip
     if layer != "sources":
         with suppress(KeyError, ValueError, IndexError):  # a foreign file, of which the doctor tells
@@ -135,12 +139,14 @@ def _read(lake: Path, row: dict[str, Any]) -> dict[str, Any]:
                 "dataset": own.dataset, "date": own.date, "symbol": own.symbol, "publisher_id": own.publisher_id, "instrument_id": own.instrument_id,
                 "source": "-".join(Path(path).stem.split("-")[3:]),
             }  # fmt: skip
-    facts = json.loads(footer.get("bookmill.facts") or "{}") if layer in ("events", "bbo", "depth-bbo", "depth-trades", "sources") else {}
+    facts = json.loads(footer.get("bookmill.facts") or "{}") if layer in _TELLING else {}
     if layer == "events":
         row |= {"first_ts": facts.get("first_ts_recv") or 0, "last_ts": facts.get("last_ts_recv") or 0, "quarantined": facts.get("quarantined", 0)}
     elif layer == "bbo":
         unclear = not facts.get("windowed", False) and (bool(facts.get("starts_empty")) or "no_book" in facts.get("statuses", {}))
         row |= {"carry": facts.get("carry") or "", "unclear": unclear}
+    elif layer == "closing_book":
+        row |= {"cut_rows": facts.get("cut_rows", 0), "made_of": "\n".join(facts.get("events", []))}
     elif layer in ("depth-bbo", "depth-trades"):
         row["quarantined"] = facts.get("rows_quarantined", 0)
     elif layer == "sources" and footer:
@@ -150,14 +156,16 @@ def _read(lake: Path, row: dict[str, Any]) -> dict[str, Any]:
 
 def _account(path: Path, fingerprint: str, facts: dict[str, Any]) -> dict[str, Any]:
     try:
-        rows = pq.read_table(path, partitioning=None, columns=["source", "dataset", "path", "rows_out", "rows_quarantined"]).to_pylist()
+        columns = ["source", "dataset", *_PART, "path", "rows_in", "rows_out", "rows_quarantined"]
+        rows = pq.read_table(path, partitioning=None, columns=columns).to_pylist()
     except (OSError, pa.ArrowException):
         return {"inputs": ""}
     rewritten = facts.get("rewritten", {})
+    left = [[r[name] for name in (*_PART, "rows_quarantined")] for r in rows if r["date"] and r["rows_in"] and not r["path"]]
     listed = sorted((r["path"], rewritten.get(r["path"], fingerprint), r["rows_out"]) for r in rows if r["path"])
     return {
         "dataset": rows[0]["dataset"] if rows else "", "name": rows[0]["source"] if rows else "", "mark": mark_of(listed),
-        "quarantined": sum(r["rows_quarantined"] for r in rows),
+        "quarantined": sum(r["rows_quarantined"] for r in rows), "left_out": json.dumps(left) if left else "",
     }  # fmt: skip
 
 

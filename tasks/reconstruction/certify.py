@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from tasks.errors import BookmillError
 from tasks.footers import is_done, read_facts, read_footer
 from tasks.partitions import MboRecipe, Partition, Stamp, continued, digest
+from tasks.reconstruction.carry import begins_late, closes_early
 from tasks.reconstruction.checkpoints import read_resting
 from tasks.reconstruction.proof import no_truth_row, row_of, to_json
 from tasks.reconstruction.published_truth import compare_published
@@ -61,11 +62,15 @@ def published_files(lake: Path, partition: Partition) -> list[str]:
 def day_before(lake: Path, partition: Partition) -> str | None:
     """The closing book of the same symbol and publisher on the calendar day before, relative to the lake; None where there is none.
 
-    Not of an earlier day: over a weekend orders expire, and an opening snapshot owes nothing to Friday's book.
+    Not of an earlier day: over a weekend orders expire, and an opening snapshot owes nothing to Friday's book. Nor one that is not of the end of
+    its day, or that the lake has events after which the partition was not made from: what lies between would be taken for a divergence.
     """
     day = (date.fromisoformat(partition.date) - timedelta(days=1)).isoformat()
     same = continued(partition, named_alike(lake, partition, "closing_book", day), named_alike(lake, partition, "events", partition.date))
-    return same.path("closing_book") if same else None
+    if same is None or closes_early(lake, same):
+        return None
+    book = lake / partition.path("bbo")
+    return None if book.exists() and begins_late(lake, partition, read_facts(book)["events"]) else same.path("closing_book")
 
 
 def named_alike(lake: Path, partition: Partition, layer: str, day: str) -> list[Partition]:

@@ -123,7 +123,9 @@ class LayerWriter:
             for kind in ("rows", "grid", "trades"):
                 self._sinks[kind].commit(stamp)
             write_resting(self._lake / paths["opening"], opening[0], stamp, opening[1])
-            write_resting(self._lake / paths["closing"], closing, stamp, {**replay.closing_facts(), "ns": replay.last_ns})
+            ended = {**replay.closing_facts(), "ns": replay.last_ns}
+            ended |= {name: made_from[name] for name in ("events", "cut_rows")}  # whether a later day may go on from it, see carry.py
+            write_resting(self._lake / paths["closing"], closing, stamp, ended)
             self.checkpoints.commit(stamp)
             self._sinks["bbo"].commit(stamp, facts)
         return Rebuilt(self._partition, {self._names[k]: (paths[k], rows[k]) for k in self._names}, facts, False)

@@ -20,6 +20,7 @@ from tasks.errors import BookmillError, LakeConflict
 from tasks.events_file import read_events
 from tasks.footers import is_done, read_facts, read_footer
 from tasks.partitions import MboRecipe, Partition, Stamp, digest
+from tasks.reconstruction.carry import cut_rows
 from tasks.reconstruction.checkpoints import CHECKPOINT_EVERY, read_resting
 from tasks.reconstruction.layer_writer import LayerWriter, Rebuilt, layer_names
 from tasks.reconstruction.replay import Replay
@@ -119,6 +120,7 @@ def rebuild(
             "events": events, "carry": carry, "clock": recipe.clock,
             "starts_empty": recipe.starts_empty, "windowed": isinstance(replay, WindowReplay), "trading_states": _tells_halts(lake, events),
             "stale_after_ns": recipe.stale_after_ns, "contiguous": recipe.sequence == "contiguous", "windows": windows,
+            "cut_rows": cut_rows(lake, events),
         }  # fmt: skip
         return writer.commit(replay, stamp, rows_in, made_from)
 
