@@ -46,8 +46,8 @@ class Look:
     waiting: list[str] = field(default_factory=list)
 
 
-# (files, why the path cannot be used or "") of one path or pattern.
-Describe = Callable[[str], tuple[list[Found], str]]
+# (files, why the path cannot be used or "", whether that is so for as long as the file stays as it is) of one path or pattern.
+Describe = Callable[[str], tuple[list[Found], str, bool]]
 
 
 def look_for_orders(sources: Sequence[str], lake: Path, dataset: str = "", symbol: str = "", *, settle_s: float = 0, keep: bool = True) -> Look:
@@ -56,9 +56,9 @@ def look_for_orders(sources: Sequence[str], lake: Path, dataset: str = "", symbo
     settle_s: a file has to stand unchanged for so long; keep: remember what was said of the files.
     """
 
-    def describe(given: str) -> tuple[list[Found], str]:
+    def describe(given: str) -> tuple[list[Found], str, bool]:
         inventory = scan([given], dataset=dataset or None, symbol=symbol or None)
-        return [Found(f) for f in (*inventory.files, *inventory.published)], _told(inventory, given)
+        return [Found(f) for f in (*inventory.files, *inventory.published)], *_why(inventory, given)
 
     look = _look(sources, lake, digest(["mbo", dataset, symbol]), describe, settle_s, keep)
     kept: dict[str, Found] = {}
@@ -71,16 +71,20 @@ def look_for_orders(sources: Sequence[str], lake: Path, dataset: str = "", symbo
 def look_for_depth(sources: Sequence[str], lake: Path, dataset: str = "", *, settle_s: float = 0, keep: bool = True) -> Look:
     """Depth feeds; which of several for one pair and day is used, is decided by the caller."""
 
-    def describe(given: str) -> tuple[list[Found], str]:
+    def describe(given: str) -> tuple[list[Found], str, bool]:
         inventory = scan_depth([given], dataset=dataset)
-        return [Found(s.file, s.kind, s.depth) for s in inventory.files], _told(inventory, given)
+        return [Found(s.file, s.kind, s.depth) for s in inventory.files], *_why(inventory, given)
 
     return _look(sources, lake, digest(["depth", dataset]), describe, settle_s, keep)
 
 
-def _told(inventory: Inventory | DepthInventory, given: str) -> str:
-    """Why a path cannot be used; that a pattern leads to nothing is told by who expands it."""
-    return " ".join(str(r.error) for r in inventory.rejected if r.path != given or os.path.lexists(given))
+def _why(inventory: Inventory | DepthInventory, given: str) -> tuple[str, bool]:
+    """What is said of a path, and whether it lies in the content: a plain SourceError (may not be read, its other half is not there) can pass.
+
+    That a pattern leads to nothing is told by who expands it.
+    """
+    errors = [r.error for r in inventory.rejected if r.path != given or os.path.lexists(given)]
+    return " ".join(map(str, errors)), all(type(error) is not SourceError for error in errors)
 
 
 def _look(sources: Sequence[str], lake: Path, key: str, describe: Describe, settle_s: float, keep: bool) -> Look:
@@ -93,7 +97,7 @@ def _look(sources: Sequence[str], lake: Path, key: str, describe: Describe, sett
     store = lake / FOLDER / f"sources-{key}.json"
     known, now = _known(store), time.time_ns()
     entries: dict[str, dict[str, Any]] = {}
-    fresh = []
+    fresh, passing = [], set[str]()
     for path in sorted(named):
         entry = known.get(path)
         identity = _identity(path)
@@ -110,13 +114,15 @@ def _look(sources: Sequence[str], lake: Path, key: str, describe: Describe, sett
         elif entry["files"] is None:
             fresh.append(path)
     with ThreadPoolExecutor(_READERS) as pool:
-        for path, (files, why) in zip(fresh, pool.map(lambda p: describe(p if named[p] else _found(p)), fresh), strict=True):
+        for path, (files, why, lasting) in zip(fresh, pool.map(lambda p: describe(p if named[p] else _found(p)), fresh), strict=True):
             entries[path] |= {"files": [asdict(found) for found in files], "error": why}
+            passing |= set() if lasting else {path}
     for path, entry in entries.items():
         if entry["files"] is not None and path not in look.waiting:
             found = [_restored(one) for one in entry["files"]]
             look.files += [f for f in found if f.file.companion not in look.waiting]
             look.rejected += [(path, entry["error"])] if entry["error"] else []
+    entries |= {path: entries[path] | {"files": None, "error": ""} for path in passing}  # asked again at the next look
     if keep and lake.is_dir() and entries != known:
         with suppress(BookmillError), atomic_file(store) as out:
             out.write(json.dumps({"code": CODE_VERSION, "paths": known | entries}).encode())
