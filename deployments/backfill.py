@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,8 +36,15 @@ def options_of(given: list[str] | None) -> dict[str, str]:
 
 
 def absolute(sources: list[str]) -> list[str]:
-    """Paths that are there, so that a run elsewhere finds them."""
-    return [str(Path(s).absolute()) if Path(s).exists() else s for s in sources]
+    """Paths and patterns from which a run in another folder finds the same files."""
+    return [_absolute(given) for given in sources]
+
+
+def _absolute(given: str) -> str:
+    if not given or given.startswith("~"):
+        return given
+    # Brackets in the name of the working folder mean nothing in a path that is there, and something in a pattern.
+    return str(Path(given).absolute()) if Path(given).exists() else str(Path(glob.escape(os.getcwd()), given))
 
 
 def register(app: typer.Typer) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from deployments.backfill import absolute
 from deployments.options import ApiUrl, DaskAddress, Lake, Memory, Profile, Quiet, Runner, Workers, lake_of, numbers, settings_of, split
 
 run_app = typer.Typer(no_args_is_help=True, help="Run a flow.")
@@ -67,7 +68,7 @@ def mbo(
     from deployments.launch import run_flow
 
     parameters = options | {
-        "sources": [str(Path(s).absolute()) if Path(s).exists() else s for s in sources], "lake": str(lake.absolute()), "heatmaps": heatmaps,
+        "sources": absolute(sources), "lake": str(lake.absolute()), "heatmaps": heatmaps,
         "dataset": dataset, "symbol": symbol, "salvage": salvage, "runner": runner, "dask_address": dask_address, "profile": profile,
         "settings": overrides,
     }  # fmt: skip
@@ -122,7 +123,7 @@ def depth(
     from deployments.launch import run_flow
 
     parameters = options | {
-        "sources": [str(Path(s).absolute()) if Path(s).exists() else s for s in sources], "lake": str(lake.absolute()), "pairs": split(pairs),
+        "sources": absolute(sources), "lake": str(lake.absolute()), "pairs": split(pairs),
         "dates": split(dates), "csv": str(csv.absolute()) if csv else "", "formatted_timestamp": formatted, "heatmaps": heatmaps, "limit": limit,
         "dataset": dataset, "temp_dir": str(temp_dir.absolute()) if temp_dir else "", "runner": runner, "dask_address": dask_address,
         "profile": profile, "settings": overrides,
