@@ -20,6 +20,7 @@ from tasks.errors import BookmillError
 from tasks.filtering.predicate import output_windows
 from tasks.footers import contents, is_done
 from tasks.partitions import CARRY_DAYS, MboRecipe, Partition, SourceFile, continued
+from tasks.publishing.report import RunFacts
 from tasks.reconstruction.carry import LeftOut, gap_before, read_left_out
 from tasks.reconstruction.certify import named_alike
 from tasks.reconstruction.heatmap import LAYER, heatmap_stamp
@@ -44,6 +45,7 @@ class MboRun(ProofStages, BookRun[BookJob]):
         super().__init__("market-by-order", Path(lake), settings)
         self.recipe, self.command = recipe, "bookmill run mbo"
         self.rejected: list[dict[str, Any]] = []
+        self.sources: list[SourceFile] = []
         self.decoded: list[Decoded] = []
         self.books: dict[Partition, BookJob] = {}
         self.published: list[SourceFile] = []
@@ -75,6 +77,7 @@ class MboRun(ProofStages, BookRun[BookJob]):
 
     def decode(self, files: list[SourceFile], salvage: bool) -> list[BookJob]:
         """Events files of every source; partitions in order."""
+        self.sources = files
         outcomes = self.stage(
             decode_sources, self.batches(files, lambda f: 2_000_000), lambda f: is_decoded(f, self.lake, self.recipe, salvage=salvage) is not None,
             "sources",
@@ -227,6 +230,14 @@ class MboRun(ProofStages, BookRun[BookJob]):
         drawn = {o.subject for o in outcomes if o.value is not None}
         partitions = [j.partition for j in chosen if str(j.partition) in drawn]
         self.draw_pictures(partitions, self.recipe.clock)
+
+    def facts(self, sources: Sequence[str]) -> RunFacts:
+        """As every run, and of each source that failed its fingerprint: several may have one name."""
+        facts = super().facts(sources)
+        done = {decoded.source.fingerprint for decoded in self.decoded}
+        for entry in facts.rejected:
+            entry["fingerprints"] = [f.fingerprint for f in self.sources if f.name == entry["path"] and f.fingerprint not in done]
+        return facts
 
     def _day_before(self, job: BookJob, planned: Mapping[Partition, Sequence[str]]) -> Partition | None:
         """The partition whose closing book this one goes on from, None when its own events begin with a clear or snapshot, or there is none, or

@@ -163,7 +163,8 @@ def _given(
     rows = []
     for number, found in enumerate(files):
         file = found.file
-        names = [file.path, file.name, Path(file.path).name]
+        # A run tells by content what failed; by its path what it could not even identify. A name alone may be that of several.
+        names = [file.fingerprint, file.path]
         if found.kind:
             names.append(DepthSource(file, found.kind, found.depth).subject)
         error, when = next((failures["sources"][name] for name in names if name in failures["sources"]), ("", 0))
@@ -175,7 +176,8 @@ def _given(
 
 
 def _failures(lake: Path, recipe: dict[str, Any]) -> dict[str, Any]:
-    """What failed when it was tried last, with the same options and code: partitions with their error, sources by name with (error, ns)."""
+    """What failed when it was tried last, with the same options and code: partitions with their error, sources by
+    fingerprint, path or subject with (error, ns)."""
     found: dict[str, Any] = {"partitions": {}, "sources": {}}
     seen: set[str] = set()
     runs = sorted((lake / "runs").glob("*.json"), reverse=True)[:RUNS] if lake.is_dir() else []
@@ -186,13 +188,15 @@ def _failures(lake: Path, recipe: dict[str, Any]) -> dict[str, Any]:
             continue
         if facts.get("code") != CODE_VERSION or facts.get("recipe") != json.loads(json.dumps(recipe, default=str)):
             continue
+        for entry in facts.get("rejected", []):
+            for name in entry.get("fingerprints") or [entry["path"]]:
+                if name.removesuffix(" trades") not in seen:  # by newer runs: a depth source is booked under its partition
+                    found["sources"].setdefault(name, (entry["error"], when))
         for entry in facts.get("partitions", []):
             partition = Partition(**entry["partition"])
             if str(partition) not in seen and entry["error"]:
                 found["partitions"][partition] = entry["error"]
             seen.add(str(partition))
-        for entry in facts.get("rejected", []):
-            found["sources"].setdefault(entry["path"], (entry["error"], when))
     return found
 
 

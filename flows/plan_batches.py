@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 from flows.plan import Planned
@@ -78,10 +77,10 @@ def failed_days(batch: Sequence[Unit], facts: Mapping[str, Any] | None) -> list[
     if facts is None:
         return [day for one in found for day in _days(one)]
     days = [FailedDay(p["partition"]["dataset"], p["partition"]["symbol"], p["partition"]["date"]) for p in facts.get("partitions", []) if p["error"]]
-    names = {entry["path"] for entry in facts.get("rejected", [])}
+    names = {name for entry in facts.get("rejected", []) for name in entry.get("fingerprints") or [entry["path"]]}
     for one in found:
         subject = DepthSource(one.file, one.kind, one.depth).subject if one.kind else ""
-        if names & {one.file.path, one.file.name, Path(one.file.path).name, subject}:
+        if names & {one.file.path, one.file.fingerprint, subject}:
             days += _days(one)
     return days
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from deployments import cli
+from deployments.backfill import absolute
 from flows import plan_sources
-from flows.plan import plan_orders
+from flows.plan import _failures, plan_orders
 from flows.plan_batches import batches_of, units_of
 from flows.plan_options import asked_of
 from tasks.aggregation.aggregate import aggregate
+from tasks.depth_recipe import DepthRecipe
 from tasks.errors import UsageError
 from tasks.footers import read_facts
 from tasks.partitions import EventFilter, MboRecipe
@@ -26,6 +31,7 @@ from tasks.scanning.decode import decode
 from tasks.scanning.inventory import scan
 from tasks.scanning.synthetic import SessionSpec
 from tasks.scanning.synthetic_writers import write_session
+from tasks.schemas import CODE_VERSION
 
 RECIPE = MboRecipe(depth=3, interval_ns=60_000_000_000, bars=("5m",))
 DAYS = ("2025-10-22", "2025-10-23", "2025-10-24")
@@ -235,6 +241,61 @@ def test_a_file_that_somebody_names_is_told_where_it_cannot_be_used_and_side_mat
     assert rejected(folder) == ["bad.dbn.zst"]
     assert rejected([*folder, str(bad), str(aside)]) == ["README.md", "bad.dbn.zst"]
     assert rejected(folder) == ["bad.dbn.zst"]  # whatever is remembered of the look before
+
+
+def test_a_rejection_that_can_pass_is_not_kept(tmp_path):
+    """The message file of a LOBSTER pair that is seen before its order book file has come."""
+    folder, lake = tmp_path / "in", tmp_path / "lake"
+    folder.mkdir()
+    lake.mkdir()
+    name = "AMZN_2012-06-21_34200000_57600000_{}_1.csv"
+    (folder / name.format("message")).write_text("34200.1,1,11,10,1000000,1\n34200.2,1,12,10,1000100,-1\n")
+    look = plan_sources.look_for_orders([str(folder)], lake)
+    assert (len(look.files), len(look.rejected)) == (0, 1)
+    (folder / name.format("orderbook")).write_text("9999999999,0,1000000,10\n1000100,10,1000000,10\n")
+    look = plan_sources.look_for_orders([str(folder)], lake)
+    assert (len(look.files), look.rejected) == (1, [])
+
+
+def note_run(lake: Path, number: int, recipe: object, partitions: list[dict], rejected: list[dict]) -> None:
+    """The facts of a run, as its report leaves them."""
+    (lake / "runs").mkdir(parents=True, exist_ok=True)
+    facts = {"code": CODE_VERSION, "recipe": asdict(recipe), "partitions": partitions, "rejected": rejected}
+    (lake / "runs" / f"2025102{number}T000000.json").write_text(json.dumps(facts, default=str))
+
+
+def test_a_failure_is_that_of_its_content_and_not_of_its_name(tmp_path):
+    paths = [session(tmp_path / "in" / day / "ES.csv", day) for day in DAYS[:2]]
+    files = {f.fingerprint: f for f in scan([str(tmp_path / "in")]).files}
+    for path in paths:
+        os.utime(path, (1_760_000_000, 1_760_000_000))
+    bad = next(f for f in files.values() if DAYS[0] in f.path)
+    note_run(tmp_path / "lake", 1, RECIPE, [], [{"path": "ES.csv", "error": "cut", "fingerprints": [bad.fingerprint]}])
+    planned = plan_orders([str(tmp_path / "in")], tmp_path / "lake", RECIPE)
+    states = {Path(planned.files[e["id"]].file.path).parent.name: e["state"] for e in planned.plan.sources()}
+    assert states == {DAYS[0]: "failed", DAYS[1]: "missing"}
+
+
+def test_a_depth_source_that_a_newer_run_did_has_not_failed(tmp_path):
+    recipe, subject = DepthRecipe(), "bybit BTCUSDT 2025-08-01 p0-0"
+    part = {"dataset": "bybit", "date": "2025-08-01", "symbol": "BTCUSDT", "publisher_id": 0, "instrument_id": 0}
+    note_run(tmp_path, 1, recipe, [], [{"path": subject, "error": "no folder"}])
+    assert subject in _failures(tmp_path, asdict(recipe))["sources"]
+    note_run(tmp_path, 2, recipe, [{"partition": part, "error": ""}], [])
+    assert _failures(tmp_path, asdict(recipe))["sources"] == {}
+    note_run(tmp_path, 3, recipe, [], [{"path": subject, "error": "again"}])
+    assert _failures(tmp_path, asdict(recipe))["sources"][subject][0] == "again"
+
+
+def test_a_pattern_is_the_same_in_another_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "a[1]"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "ES.csv").write_text("")
+    monkeypatch.chdir(folder)
+    given = absolute(["data/*.csv", "data", "", "~/x"])
+    monkeypatch.chdir(tmp_path)
+    assert glob.glob(given[0]) == [str(folder / "data" / "ES.csv")]
+    assert given[1:] == [str(folder / "data"), "", "~/x"]
 
 
 def test_the_command_prints_states_filters_them_and_tells_by_its_code_whether_something_is_left(place, monkeypatch, capsys):
