@@ -154,7 +154,8 @@ class BookRun(Run, Generic[J]):
         """The ledger of every partition."""
         self.ledger: list[dict[str, Any]] = []
         outcomes = self.stage(
-            write_ledgers, self.batches([j.partition for j in jobs], lambda p: 50_000), lambda p: (self.lake / p.path("ledger")).exists(),
+            # Never from the cache, which may know these contents from before other options came in between; a ledger that is right is left alone.
+            write_ledgers, self.batches([j.partition for j in jobs], lambda p: 50_000), lambda p: False,
             "partitions", contents=self._all_contents,
         )  # fmt: skip
         for outcome in outcomes:

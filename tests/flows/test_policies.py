@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 
 from config.settings import load
 from tasks.errors import CorruptSource, StorageError, UsageError
+from tasks.footers import read_facts
 from tasks.partitions import EventFilter, MboRecipe, Partition, SourceFile
 
 policies = pytest.importorskip("flows.policies")
@@ -64,6 +67,30 @@ def test_a_second_run_takes_results_from_the_cache_and_lost_outputs_are_made_aga
     assert run(False, MboRecipe(), settings) == [(name, "Completed") for name in names]
     assert run(True, MboRecipe(depth=5), settings) == [(name, "Completed") for name in names]
     assert len(made) == 6
+
+
+def test_a_ledger_is_that_of_the_books_of_now_when_options_go_and_come_back(prefect_api, tmp_path):
+    """The results of the first two runs are in the cache when the same options come again."""
+    from flows.mbo_stages import MboRun
+
+    source = tmp_path / "ES.csv"
+    rows = [f"{1_761_139_800_000_000_000 + k},A,B,{100 + k % 7},5,{k + 1},1" for k in range(20)]
+    source.write_text("\n".join(["ts_event,action,side,price,size,order_id,is_last", *rows]) + "\n")  # no clear: --starts-empty counts
+
+    @flow(name="ledgers")
+    def stages(starts_empty: bool) -> None:
+        run = MboRun(str(tmp_path / "lake"), MboRecipe(starts_empty=starts_empty), load("ci", {"progress": "off"}))
+        with run:
+            run.write_ledger(run.reconstruct(run.decode(run.scan([str(source)], "", ""), False)))
+        run.life.end()
+        assert not run.failed
+
+    for starts_empty, status in ((False, "no_book"), (True, "valid"), (False, "no_book"), (True, "valid")):
+        stages(starts_empty)
+        (book,), (ledger,) = (sorted((tmp_path / "lake" / layer).rglob("*.parquet")) for layer in ("bbo", "ledger"))
+        (line,) = (row for row in pq.read_table(ledger, partitioning=None).to_pylist() if row["stage"] == "reconstruct")
+        assert read_facts(book)["statuses"].keys() == {status}
+        assert json.loads(line["counts"])["statuses"] == read_facts(book)["statuses"]
 
 
 def test_the_key_of_a_task_fed_by_another_is_that_of_its_value(prefect_api, settings):
