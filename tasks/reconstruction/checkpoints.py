@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.errors import StorageError
 from tasks.footers import read_facts
 from tasks.partitions import Stamp
 from tasks.schemas import CHECKPOINTS, SIDES, char_codes
@@ -26,13 +27,18 @@ def write_resting(path: Path, orders: dict[str, np.ndarray], stamp: Stamp, facts
 
 
 def read_resting(path: Path, row_group: int | None = None) -> dict[str, np.ndarray]:
-    """Orders as OrderBook.restore takes them, of the whole file or of one row group (-1: an empty book)."""
-    if row_group == -1:
-        table = RESTING_ORDERS.empty_table()
-    elif row_group is None:
-        table = pq.ParquetFile(path, pre_buffer=False).read(columns=RESTING_ORDERS.names)
-    else:
-        table = pq.ParquetFile(path, pre_buffer=False).read_row_group(row_group, columns=RESTING_ORDERS.names)
+    """Orders as OrderBook.restore takes them, of the whole file or of one row group (-1: an empty book). Raises StorageError."""
+    try:
+        if row_group == -1:
+            table = RESTING_ORDERS.empty_table()
+        elif row_group is None:
+            table = pq.ParquetFile(path, pre_buffer=False).read(columns=RESTING_ORDERS.names)
+        else:
+            table = pq.ParquetFile(path, pre_buffer=False).read_row_group(row_group, columns=RESTING_ORDERS.names)
+    except (OSError, pa.ArrowException) as fault:
+        raise StorageError(
+            f"Cannot read {path}: {fault}. A book goes on from it: run its day again, or in a copy of a lake pull the day before as well."
+        ) from fault
     side = table["side"].combine_chunks()
     if isinstance(side, pa.ChunkedArray):
         side = side.chunk(0)

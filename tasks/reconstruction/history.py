@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from tasks.disk import storage_error
 from tasks.errors import BookmillError, StorageError, UsageError
-from tasks.footers import read_facts, read_footer
+from tasks.footers import contents, read_facts, read_footer
 from tasks.partitions import Partition
 from tasks.reconstruction.book import OrderBook, from_day_before
 from tasks.reconstruction.book_kernels import IN_SNAPSHOT, LAST_SEQUENCE
@@ -59,8 +59,9 @@ class Piece(NamedTuple):
 class History:
     """How the book of a partition came to be, as the footer of its bbo layer tells.
 
-    events: paths relative to the lake; carried: that of the closing book with which the book began, None for none; clock: "ts_recv" or
-    "ts_event"; starts_empty, windowed, halts, contiguous: see rebuild.py; stale_after_ns: age from which on a book is stale, None for never;
+    events: paths relative to the lake; carried: that of the closing book with which the book began, None for none, and carry_made:
+    footers.contents of it then, None of an older version; clock: "ts_recv" or "ts_event"; starts_empty, windowed, halts, contiguous: see
+    rebuild.py; stale_after_ns: age from which on a book is stale, None for never;
     checkpoints: facts of that layer, ascending in time.
     """
 
@@ -75,15 +76,24 @@ class History:
     contiguous: bool
     stale_after_ns: int | None
     checkpoints: tuple[dict[str, Any], ...]
+    carry_made: str | None = None
 
     def place_of(self, checkpoint: dict[str, Any] | None) -> Place:
         """The first record after a checkpoint; the first of all without one."""
         return Place(self.events.index(checkpoint["events"]), checkpoint["row"]) if checkpoint else Place(0, 0)
 
     def restore(self, book: OrderBook, checkpoint: dict[str, Any] | None) -> None:
-        """Fill an empty book as it was at a checkpoint, or as it was before the first record: empty or the closing book of the day before."""
+        """Fill an empty book as it was at a checkpoint, or as it was before the first record: empty or the closing book of the day before.
+
+        Raises BookmillError where that one is not the one with which the book was made.
+        """
         if checkpoint is None:
             if self.carried:
+                if self.carry_made not in (None, contents(self.lake, [self.carried])):
+                    raise BookmillError(
+                        f"The book of {self.partition} went on from {self.carried}, which is another one or none now. Run both days again; in a copy "
+                        "of a lake pull the day before as well."
+                    )
                 facts = read_facts(self.lake / self.carried)
                 standing = from_day_before(facts, self.halts)
                 book.restore(**read_resting(self.lake / self.carried), status=facts["status"], reason=facts["reason"], standing=standing)
@@ -130,7 +140,7 @@ def open_history(lake: Path, partition: Partition) -> History:
     carried = facts["carry"] if facts["carry"] and goes_on(lake, facts["events"], facts["carry"]) else None
     return History(
         lake, partition, tuple(facts["events"]), carried, facts["clock"], facts["starts_empty"], facts["windowed"],
-        facts.get("trading_states", False), facts.get("contiguous", False), facts.get("stale_after_ns"), tuple(checkpoints),
+        facts.get("trading_states", False), facts.get("contiguous", False), facts.get("stale_after_ns"), tuple(checkpoints), facts.get("carry_made"),
     )  # fmt: skip
 
 

@@ -39,13 +39,14 @@ END_REASONS = (
 RESTING, FILLED, CANCELLED, CLEARED, SNAPSHOT, REPLACED = range(6)
 
 # Place r of a LIFE array is the life of the order at place r of the pool. side: ASCII at entry; from_snapshot: OF_SNAPSHOT, CARRIED
-# (in the closing book of the day before; its times are not known), else 0; entry: running number; pending: size of F records of event `event`
-# that no C or M has taken yet; the last five are set when it ends.
+# (in the closing book of the day before; its times are not known), else 0; entry: running number; pending: size of F records of event `event`,
+# message `sequence` and time `fill_ts` that no C or M has taken yet; the last five are set when it ends.
 LIFE = np.dtype(
     [
         ("order_id", "u8"), ("entry", "i8"), ("ts_event", "i8"), ("ts_recv", "i8"), ("side", "u1"), ("from_snapshot", "u1"), ("price", "i8"),
         ("size", "i8"), ("last_price", "i8"), ("ahead_size", "i8"), ("filled", "i8"), ("cancelled", "i8"), ("grown", "i8"), ("modified", "i8"),
-        ("pending", "i8"), ("event", "i8"), ("left", "i8"), ("end_ts_event", "i8"), ("end_ts_recv", "i8"), ("end_reason", "i8"),
+        ("pending", "i8"), ("event", "i8"), ("sequence", "i8"), ("fill_ts", "i8"),
+        ("left", "i8"), ("end_ts_event", "i8"), ("end_ts_recv", "i8"), ("end_reason", "i8"),
     ]
 )  # fmt: skip
 
@@ -64,7 +65,7 @@ DONE, ENDED_FULL, BOOK_FULL, EMPTYING = range(4)
 @inner
 def empties(state, action, side_code, flags):
     """What a record empties before it is applied: 0 nothing, 1 the whole book, 2 the bids, 3 the asks."""
-    if action == A_CLEAR or (flags & F_SNAPSHOT and state[IN_SNAPSHOT] == 0):
+    if action == A_CLEAR or (flags & F_SNAPSHOT and state[IN_SNAPSHOT] != 1):
         return 1
     if action == A_ADD and flags & F_TOB and side_code in (S_BID, S_ASK):
         return 2 if side_code == S_BID else 3
@@ -72,8 +73,17 @@ def empties(state, action, side_code, flags):
 
 
 @inner
+def of_one_fill(same_event, sequence, other, ts_event, other_ts):
+    """Whether a C or M follows from an F record: in the same event, or as the same message of the venue where each record ends an event.
+
+    Databento writes an execution of Nasdaq as T, F and C of one sequence number and time, each with LAST.
+    """
+    return same_event or (sequence != 0 and sequence == other and ts_event == other_ts)
+
+
+@inner
 def taken_by_fill(action, old, new, pending):
-    """How much of an order went to fills when a C or M left `new` of `old`, after F records of `pending` in the same event.
+    """How much of an order went to fills when a C or M left `new` of `old`, after F records of `pending` (see of_one_fill).
 
     An M that does not lower the size of a filled order refreshes it (an iceberg shows its next part): the fill took its part before.
     """
@@ -101,6 +111,7 @@ def _enter(book, width, life, tally, reference, order_id, side_code, price, ts_e
     row["modified"] = 0
     row["pending"] = 0
     row["event"] = -1
+    row["sequence"] = 0
     tally[N_ENTRIES] += 1
 
 
@@ -117,9 +128,15 @@ def _leave(life, ended, tally, reference, left, ts_event, ts_recv, reason):
 
 
 @inner
-def _change(row, tally, action, old, new):
+def _pending(row, tally, sequence, ts_event):
+    """What F records have left for a C or M of that message."""
+    return row["pending"] if of_one_fill(row["event"] == tally[N_EVENTS], sequence, row["sequence"], ts_event, row["fill_ts"]) else 0
+
+
+@inner
+def _change(row, tally, action, old, new, sequence, ts_event):
     """Book what a C or M did to the size of an order: to fills first, the rest to cancels or growth. Returns the part cancelled."""
-    pending = row["pending"] if row["event"] == tally[N_EVENTS] else 0
+    pending = _pending(row, tally, sequence, ts_event)
     filled = taken_by_fill(action, old, new, pending)
     row["pending"] = pending - filled
     row["filled"] += filled
@@ -152,6 +169,7 @@ def live_through(batch, price, ts_event, ts_recv, start, n, book, life, ended, t
         flags = batch.flags[i]
         order_id = batch.order_id[i]
         size = np.int64(batch.size[i])
+        sequence = np.int64(batch.sequence[i])
         emptied = empties(state, action, batch.side[i], flags)
         if emptied > 0 and i != settled and state[LIVE] > 0:
             return EMPTYING + emptied - 1, i
@@ -166,8 +184,10 @@ def live_through(batch, price, ts_event, ts_recv, start, n, book, life, ended, t
         apply_record(book, width, shift, action, batch.side[i], batch.rank[i], size, order_id, flags)
         if action == A_FILL and reference >= 0:
             row = life[reference]
-            row["pending"] = size + (row["pending"] if row["event"] == tally[N_EVENTS] else 0)
+            row["pending"] = size + _pending(row, tally, sequence, ts_event[i])
             row["event"] = tally[N_EVENTS]
+            row["sequence"] = sequence
+            row["fill_ts"] = ts_event[i]
         elif own:
             slot = find(book.table, book.orders, order_id, shift)
             if reference >= 0 and action == A_ADD:
@@ -178,11 +198,11 @@ def live_through(batch, price, ts_event, ts_recv, start, n, book, life, ended, t
                 origin = OF_SNAPSHOT if flags & F_SNAPSHOT else 0
                 _enter(book, width, life, tally, reference, order_id, batch.side[i], price[i], ts_event[i], ts_recv[i], origin)
             elif slot >= 0:
-                _change(life[reference], tally, action, old, book.orders[reference]["size"])
+                _change(life[reference], tally, action, old, book.orders[reference]["size"], sequence, ts_event[i])
                 if action == A_MODIFY:
                     life[reference]["last_price"] = price[i]
             elif reference >= 0:
-                cancelled = _change(life[reference], tally, action, old, np.int64(0))
+                cancelled = _change(life[reference], tally, action, old, np.int64(0), sequence, ts_event[i])
                 _leave(life, ended, tally, reference, 0, ts_event[i], ts_recv[i], CANCELLED if cancelled > 0 else FILLED)
         if flags & F_LAST:
             tally[N_EVENTS] += 1

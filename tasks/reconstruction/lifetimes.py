@@ -49,7 +49,7 @@ LIFETIMES = pa.schema(
         ("size", pa.int64()),  # at entry
         ("last_price", pa.int64()),
         ("ahead_size", pa.int64()),  # resting before it at its price when it entered
-        ("filled", pa.int64()),  # taken off by C and M records after F records of the order in the same event, up to the size of these
+        ("filled", pa.int64()),  # taken off by C and M after F records of the order in the same event or message, up to the size of these
         ("cancelled", pa.int64()),  # taken off otherwise
         ("grown", pa.int64()),  # added by M records, the refreshes of an iceberg included
         ("modified", pa.int64()),  # M records that were no fill

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from tasks.ahead import ahead
 from tasks.errors import BookmillError, LakeConflict
 from tasks.events_file import read_events
-from tasks.footers import is_done, read_facts, read_footer
+from tasks.footers import contents, is_done, read_facts, read_footer
 from tasks.partitions import MboRecipe, Partition, Stamp, digest
 from tasks.reconstruction.carry import cut_rows
 from tasks.reconstruction.checkpoints import CHECKPOINT_EVERY, read_resting
@@ -117,7 +117,7 @@ def rebuild(
         if isinstance(replay, Replay):
             replay.audit()
         made_from = {
-            "events": events, "carry": carry, "clock": recipe.clock,
+            "events": events, "carry": carry, "carry_made": contents(lake, [carry]) if carry else None, "clock": recipe.clock,
             "starts_empty": recipe.starts_empty, "windowed": isinstance(replay, WindowReplay), "trading_states": _tells_halts(lake, events),
             "stale_after_ns": recipe.stale_after_ns, "contiguous": recipe.sequence == "contiguous", "windows": windows,
             "cut_rows": cut_rows(lake, events),

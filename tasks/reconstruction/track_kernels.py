@@ -10,7 +10,7 @@ import numpy as np
 from tasks.kernels import inner, kernel
 from tasks.reconstruction.advance_kernels import note_marks, shown_status, step
 from tasks.reconstruction.book_kernels import A_ADD, A_CANCEL, A_FILL, A_MODIFY, BID, FREE, USED
-from tasks.reconstruction.lifetime_kernels import CANCELLED, CLEARED, FILLED, REPLACED, RESTING, SNAPSHOT, empties, taken_by_fill
+from tasks.reconstruction.lifetime_kernels import CANCELLED, CLEARED, FILLED, REPLACED, RESTING, SNAPSHOT, empties, of_one_fill, taken_by_fill
 from tasks.reconstruction.order_table_kernels import find, reference_at, shift_of
 from tasks.schemas import F_LAST, F_SNAPSHOT, F_TOB
 
@@ -28,7 +28,7 @@ PLACE = np.dtype(
 # watch int64[WATCH_SIZE]
 W_REFERENCE = 0  # of the order in the pool, -1 when it does not rest
 W_EPISODE = 1  # how often it was added
-W_PENDING = 2  # size of the F records of this event that no C or M has taken yet
+W_PENDING = 2  # size of F records that no C or M has taken yet
 W_CAUSE = 3  # first cause of this event, NO_CAUSE when nothing was done to the order
 W_CHANGED = 4  # 1 when its level has changed in this event
 W_ROWS = 5  # rows written
@@ -36,7 +36,10 @@ W_COMPLETE = 6  # rows of complete events
 W_LEVEL = 7  # 7..10: size, count, head, tail of its level after the last record
 W_LAST = 11  # 11..16: price, size, ahead size and orders, behind size and orders as last written
 W_PRICE = 17  # of the order
-WATCH_SIZE = 18
+W_FILL_OPEN = 18  # 1 in the event of those F records
+W_FILL_SEQUENCE = 19  # their message
+W_FILL_TS = 20  # and its time
+WATCH_SIZE = 21
 
 DONE, ROWS_FULL, BOOK_FULL = range(3)
 
@@ -181,8 +184,13 @@ def track(batch, price, ts_event, ts_recv, start, n, book, order_id, rows, watch
         before = book.orders[watch[W_REFERENCE]]["size"] if watch[W_REFERENCE] >= 0 else np.int64(0)
         step(batch, i, book, width, shift, contiguous, halts)
         if batch.order_id[i] == order_id:
+            if not of_one_fill(watch[W_FILL_OPEN] == 1, np.int64(batch.sequence[i]), watch[W_FILL_SEQUENCE], ts_event[i], watch[W_FILL_TS]):
+                watch[W_PENDING] = 0
             if action == A_FILL:
                 watch[W_PENDING] += np.int64(batch.size[i])
+                watch[W_FILL_OPEN] = 1
+                watch[W_FILL_SEQUENCE] = np.int64(batch.sequence[i])
+                watch[W_FILL_TS] = ts_event[i]
             elif action in (A_CANCEL, A_MODIFY) or (action == A_ADD and not flags & F_TOB):
                 _follow(book, shift, order_id, action, before, price[i], rows, watch)
         if watch[W_REFERENCE] >= 0:
@@ -198,7 +206,7 @@ def track(batch, price, ts_event, ts_recv, start, n, book, order_id, rows, watch
             watch[W_COMPLETE] = watch[W_ROWS]
             watch[W_CAUSE] = NO_CAUSE
             watch[W_CHANGED] = 0
-            watch[W_PENDING] = 0
+            watch[W_FILL_OPEN] = 0
     return DONE, n
 
 

@@ -84,10 +84,11 @@ class Happening(NamedTuple):
 
 
 def happenings(files: Files, starts_empty: bool = False, opening: Opening | None = None) -> Iterator[Happening]:
-    """One for each record. What an F takes is what the next C or M of the order in the same event takes off, or, of an M that does not make
-    the order smaller, what it had before."""
+    """One for each record. What an F takes is what the next C or M of the order in the same event, or of the same sequence number and time, takes
+    off, or, of an M that does not make the order smaller, what it had before."""
     book, after_snapshot = opened(opening, starts_empty), False
-    fills: dict[int, int] = {}
+    fills: dict[int, tuple[int, int, tuple[int, int]]] = {}  # size, number of the event, (sequence, ts_event)
+    event = 0
     for records, marks in files:
         book.next_file()
         after_snapshot = after_snapshot and book.incomplete
@@ -105,8 +106,12 @@ def happenings(files: Files, starts_empty: bool = False, opening: Opening | None
             after_snapshot = snapshot
             book.apply(record)
             old, new = alive.get(order_id, ("", 0, 0))[2], book.orders.get(order_id, ("", 0, 0))[2]
+            message = int(record["sequence"]), int(record["ts_event"])
+            waiting, its_event, its_message = fills.get(order_id, (0, event, message))
+            if its_event != event and (its_message != message or not message[0]):
+                waiting = 0
             if action == "F" and old:
-                fills[order_id] = fills.get(order_id, 0) + int(record["size"])
+                fills[order_id] = waiting + int(record["size"]), event, message
             if action in "CM" or (action == "A" and not flags & F_TOB):
                 if action == "A" and old:
                     ended.append((order_id, "replaced", old))
@@ -115,15 +120,13 @@ def happenings(files: Files, starts_empty: bool = False, opening: Opening | None
                     born = order_id
                     fills.pop(order_id, None)
                 elif old:
-                    waiting = fills.get(order_id, 0)
                     filled = min(waiting, old if action == "M" and new >= old else old - new)
-                    fills[order_id] = waiting - filled
+                    fills[order_id] = waiting - filled, its_event, its_message
                     cancelled, grown = max(old - filled - new, 0), max(new - (old - filled), 0)
                     changed = (order_id, filled, cancelled, grown, old, new)
                     if not new:
                         ended.append((order_id, "cancelled" if cancelled else "filled", 0))
-            if book.event_end:
-                fills.clear()
+            event += book.event_end
             yield Happening(record, book, ended, born, changed)
         if any(mark >= len(records) for mark in marks):
             doubt(book)

@@ -394,3 +394,27 @@ def test_the_questions_load_no_prefect(told):
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_closing_book_that_was_made_anew_or_is_gone_is_not_taken_for_the_one_the_book_went_on_from(tmp_path):
+    def events(partition: Partition, *records: np.ndarray) -> str:
+        name = partition.path("events", "0123456789")
+        with ParquetSink(tmp_path / name, EVENTS, dictionary=DICTIONARY, encodings=ENCODINGS) as sink:
+            rows = np.concatenate(records)
+            sink.write(to_table(columns_of(rows), partition.symbol))
+            sink.commit(
+                Stamp(str(len(rows)), "r"),
+                {"rows_out": len(rows), "first_ts_recv": int(rows["ts_recv"][0]), "last_ts_recv": int(rows["ts_recv"][-1])},
+            )
+        return name
+
+    recipe, first = MboRecipe(depth=3), [record("R", ts=1), record("A", "B", 99, 5, 1, ts=2)]
+    rebuild(tmp_path, BEFORE, [events(BEFORE, *first)], recipe)
+    rebuild(tmp_path, PARTITION, [events(PARTITION, record("A", "A", 105, 5, 2, ts=10))], recipe, carry=BEFORE.path("closing_book"))
+    assert book_at(tmp_path, PARTITION, 15).bids == ((99, 5, 1),)
+    rebuild(tmp_path, BEFORE, [events(BEFORE, *first, record("A", "B", 101, 5, 3, ts=3))], recipe)
+    with pytest.raises(BookmillError, match=r"which is another one or none now\. Run both days again"):
+        book_at(tmp_path, PARTITION, 15)
+    (tmp_path / BEFORE.path("closing_book")).unlink()
+    with pytest.raises(BookmillError, match="pull the day before as well"):
+        book_at(tmp_path, PARTITION, 15)

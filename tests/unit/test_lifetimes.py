@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tasks.partitions import MboRecipe
 from tasks.reconstruction import history, lifetimes
 from tasks.reconstruction.lifetimes import LIFETIMES, order_lifetimes
+from tasks.reconstruction.queue_position import queue_position
 from tasks.reconstruction.rebuild import rebuild
 from tasks.scanning.decode import decode
 from tasks.scanning.inventory import scan
@@ -77,6 +78,50 @@ def test_a_life_as_one_would_tell_it(tmp_path):
         "cancelled": 5, "grown": 2, "modified": 1, "left": 0, "end_ts_event": 7, "end_ts_recv": 7, "end_reason": "cancelled", "duration_ns": 4,
         "from_snapshot": False,
     }  # fmt: skip
+
+
+def test_a_fill_and_the_cancel_of_one_message_belong_together_where_each_ends_an_event(tmp_path):
+    """Databento writes an execution of Nasdaq as T, F and C of one sequence number and time, each with LAST."""
+
+    def numbered(sequence: int, *arguments: object, **options: object) -> np.ndarray:
+        row = record(*arguments, **options)
+        row["sequence"] = sequence
+        return row
+
+    records = [
+        numbered(1, "R", ts=1), numbered(2, "A", "B", 100, 24, 1, ts=2), numbered(3, "T", "A", 100, 1, 0, ts=3), 
+        numbered(3, "F", "B", 100, 1, 1, ts=3),
+        numbered(3, "C", "B", 100, 1, 1, ts=3), numbered(4, "F", "B", 100, 2, 1, ts=4),  # its C was lost
+        numbered(5, "C", "B", 100, 23, 1, ts=5),
+    ]  # fmt: skip
+    build(tmp_path, [(np.concatenate(records), [])])
+    (row,) = rows_of(table_of(tmp_path))
+    assert (row["filled"], row["cancelled"], row["end_reason"]) == (1, 23, "cancelled")
+    (last,) = [row for row in rows_of(queue_position(tmp_path, PARTITION, 1)) if row["ts_event"] == 3]
+    assert (last["cause"], last["size"]) == ("fill", 23)
+
+
+@generated
+@given(days(), st.integers(1, 20), st.integers(1, 9))
+def test_records_of_one_message_are_taken_together_as_the_naive_account_does(day, group_rows, batch_rows):
+    files, opening = day
+    for records, _ in files:
+        records["sequence"] //= 3
+        records["ts_event"] -= records["ts_event"] % 3_000_000
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "BATCH_ROWS", batch_rows)
+        build(Path(folder), files, every=0, group_rows=group_rows, opening=opening)
+        assert rows_of(table_of(Path(folder))) == lifetime_rows(files, False, opening)
+
+
+@pytest.mark.real_data
+def test_the_fills_of_a_nasdaq_session_are_fills(real_data, tmp_path):
+    (source,) = scan([real_data("databento/arl_20250717_morning.mbo.csv")]).files
+    (part,) = decode(source, tmp_path, MboRecipe()).parts
+    rebuild(tmp_path, part.partition, [part.path], MboRecipe())
+    rows = rows_of(table_of(tmp_path, part.partition))
+    account(rows)
+    assert sum(row["filled"] for row in rows) == 1, "the one F record of the session is of one share"
 
 
 @pytest.mark.real_data
