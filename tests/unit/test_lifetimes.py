@@ -89,7 +89,7 @@ def test_a_fill_and_the_cancel_of_one_message_belong_together_where_each_ends_an
         return row
 
     records = [
-        numbered(1, "R", ts=1), numbered(2, "A", "B", 100, 24, 1, ts=2), numbered(3, "T", "A", 100, 1, 0, ts=3), 
+        numbered(1, "R", ts=1), numbered(2, "A", "B", 100, 24, 1, ts=2), numbered(3, "T", "A", 100, 1, 0, ts=3),
         numbered(3, "F", "B", 100, 1, 1, ts=3),
         numbered(3, "C", "B", 100, 1, 1, ts=3), numbered(4, "F", "B", 100, 2, 1, ts=4),  # its C was lost
         numbered(5, "C", "B", 100, 23, 1, ts=5),
