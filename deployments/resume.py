@@ -115,7 +115,11 @@ def resume(name: str, lake: Path, settings: Settings, api_url: str | None, here:
     if alive:
         raise UsageError(f"{record.run_id} is still at work: {how}. Wait for it, or end it first.")
     same_server = url is not None and _reports_here(record)
-    return _again(record.flow, record.parameters, record.flow_run if same_server else "", bool(record.deployment), here, api_url)
+    # A lake may have been moved or copied since: the run goes on where its record lies.
+    parameters = record.parameters | {"lake": str(lake.absolute())}
+    if same_server and record.deployment and not here and Path(record.parameters.get("lake", lake)).absolute() != lake.absolute():
+        raise UsageError(f"{record.run_id} worked on {record.parameters['lake']}, where its server would go on. Say --here to go on in {lake}.")
+    return _again(record.flow, parameters, record.flow_run if same_server else "", bool(record.deployment), here, api_url)
 
 
 def _reports_here(record: RunRecord) -> bool:

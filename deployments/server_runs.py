@@ -60,7 +60,7 @@ def unfinished_runs() -> dict[str, ServerRun]:
 
 
 def find_run(name: str) -> ServerRun:
-    """The flow run of this id or name. Raises UsageError when there is none, or several of the name."""
+    """The flow run of this id or name. Raises UsageError when there is none, or several of the name, or it completed."""
     with _client() as client:
         try:
             wanted = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(name)]))
@@ -71,6 +71,8 @@ def find_run(name: str) -> ServerRun:
             raise UsageError(f"Neither the lake nor the Prefect server knows a run {name}. `bookmill resume` lists those that can be resumed.")
         if len(found) > 1:
             raise UsageError(f"{len(found)} flow runs are named {name!r}; give the id, the latest is {found[0].id}.")
+        if found[0].state is not None and found[0].state.is_completed():
+            raise UsageError(f"{found[0].name} completed: there is nothing to resume.")
         return _described(client, found[0], client.read_flow(found[0].flow_id).name)
 
 

@@ -62,7 +62,7 @@ def market_by_order(
         clock: the time that the grid and the bars run on.
         on_book_error: mark what follows a bad event as suspect, or fail the partition.
         starts_empty: assert that the book is empty where a source starts without a clear or snapshot.
-        sequence: contiguous where the sources have every message of their feed, so that a missing sequence number is a gap.
+        sequence: contiguous where the numbers of each book's messages are consecutive, so that a missing one is a gap.
         stale_after: age of the book from which on a grid row is stale, such as 30s or 5m; off for never.
         heatmap_axis: columns of equal time or of equally many events.
         heatmaps: for how many partitions (the largest) heatmaps are drawn.

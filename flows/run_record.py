@@ -51,7 +51,8 @@ class RunRecord:
     @property
     def work(self) -> str:
         """Digest of what was to be made: equal for runs of which each finishes what the other began."""
-        return work_of(self.flow, self.parameters)
+        # Records lie in their lake, which may have been moved since.
+        return work_of(self.flow, {name: value for name, value in self.parameters.items() if name != "lake"})
 
     def path(self, lake: Path) -> Path:
         """Where it lies."""

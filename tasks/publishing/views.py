@@ -105,7 +105,8 @@ def _create_views(connection: duckdb.DuckDBPyConnection, lake: Path, layer: str,
     parts = {part.partition("=")[0] for part in files[0].relative_to(lake).parts[:-1] if "=" in part}
     columns = [f"{_from_path(name)} AS {name}" for name in ("dataset", "date") if name in parts - own]
     # Not where links lead to: dataset and date stand in the names that the lake has.
-    listed = ", ".join(literal_path(lake.resolve() / f.relative_to(lake)) for f in files)
+    root = lake.resolve()
+    listed = ", ".join(literal_path(root / f.relative_to(lake)) for f in files)
     rest = _levels(files, own) if LEVELS in own else "* EXCLUDE (filename)"
     for name in dict.fromkeys((layer, alias(layer))):
         if name == layer or name not in taken:

@@ -102,6 +102,21 @@ def same(lake: Path, whole: dict[str, bytes]) -> None:
     assert not list(lake.rglob("*.partial"))
 
 
+def test_a_lake_that_was_moved_is_resumed_where_it_is_and_a_completed_run_is_not_started_again(server, sources, whole, folder):
+    lake, moved = folder / "lake", folder / "moved"
+    process = start_bookmill(["run", "mbo", str(sources), "--lake", str(lake)], *server, folder / "killed")
+    kill_when(process, (lake / "bbo").exists, folder / "killed")
+    lake.rename(moved)
+    (run,) = listed(moved, server, folder)
+    code, output = bookmill(["resume", run["run"], "--lake", str(moved)], *server, folder / "resumed")
+    assert (code, lake.exists()) == (0, False), output
+    same(moved, whole)
+    assert listed(moved, server, folder) == []
+    latest = ask(server[0], "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+    code, output = bookmill(["resume", latest["id"], "--lake", str(folder / "other")], *server, folder / "again")
+    assert (code, "completed: there is nothing to resume" in output) == (2, True), output
+
+
 def test_a_killed_run_is_listed_with_its_reason_and_resume_finishes_it(server, sources, whole, folder):
     lake = folder / "lake"
     process = start_bookmill(["run", "mbo", str(sources), "--lake", str(lake)], *server, folder / "killed")
