@@ -33,9 +33,7 @@ def mbo(
     starts_empty: Annotated[
         bool, typer.Option("--starts-empty", help="Assert an empty book where a source starts without a clear or snapshot.")
     ] = False,
-    sequence: Annotated[
-        str, typer.Option(help="contiguous: sources have every message of a book, a missing number is a gap; or sparse.")
-    ] = "sparse",
+    sequence: Annotated[str, typer.Option(help="contiguous: sources have every message of a book, a missing number is a gap; or sparse.")] = "sparse",
     stale_after: Annotated[str, typer.Option(help="Age from which on a grid row is stale, such as 30s; off for never.")] = "5m",
     heatmap_axis: Annotated[str, typer.Option(help="time or event.")] = "time",
     heatmaps: Annotated[int, typer.Option(help="Draw heatmaps of this many partitions, the largest.")] = 20,

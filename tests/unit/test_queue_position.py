@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import UsageError
 from tasks.reconstruction import history, queue_position
-from tasks.schemas import F_LAST
+from tasks.schemas import F_LAST, F_SNAPSHOT
 from tests.lake_building import PARTITION
 from tests.oracles.naive_tracking import queue_rows
 from tests.unit.test_book_at import build, days
@@ -96,3 +96,22 @@ def test_what_cannot_be_followed_is_said(tmp_path):
         queue_position.queue_position(tmp_path, PARTITION, 77)
     with pytest.raises(UsageError, match="order id is -1"):
         queue_position.queue_position(tmp_path, PARTITION, -1)
+
+
+@pytest.mark.parametrize("batch_rows", [1, 9])
+def test_a_snapshot_after_a_row_that_was_set_aside_ends_what_was_followed(batch_rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(history, "BATCH_ROWS", batch_rows)
+    records = [
+        record("A", "B", 100, 1, 1, ts=1), record("A", "B", 100, 1, 2, ts=2), record("A", "B", 100, 1, 3, ts=3), record("N", ts=4),
+        record("A", "B", 100, 1, 1, flags=F_SNAPSHOT | 8, ts=5), record("A", "B", 100, 1, 2, flags=F_SNAPSHOT | 8, ts=6),
+        record("A", "B", 100, 1, 4, flags=F_SNAPSHOT | 8 | F_LAST, ts=7), record("A", "B", 100, 1, 8, ts=8),
+    ]  # fmt: skip
+    opening = [("B", 100, 900, 4), ("A", 110, 901, 7)]
+    for mark in range(3, 7):
+        files = [(np.concatenate(records), [mark])]
+        build(tmp_path / str(mark), files, every=0, group_rows=1, opening=opening)
+        for order_id in (1, 2, 900):
+            assert rows_of(queue_position.queue_position(tmp_path / str(mark), PARTITION, order_id)) == queue_rows(files, order_id, False, opening), (
+                mark,
+                order_id,
+            )
