@@ -79,7 +79,7 @@ def accumulate(batch, start, n, x, book, plane, held, since, row_of):
         action = batch.action[i]
         flags = batch.flags[i]
         at = x[i]
-        whole = action == A_CLEAR or (flags & F_TOB) != 0 or ((flags & F_SNAPSHOT) != 0 and state[IN_SNAPSHOT] == 0)
+        whole = action == A_CLEAR or (flags & F_TOB) != 0 or ((flags & F_SNAPSHOT) != 0 and state[IN_SNAPSHOT] != 1)
         side = BID if batch.side[i] == S_BID else ASK
         rank = batch.rank[i]
         level = rank if side == BID else width - 1 - rank
