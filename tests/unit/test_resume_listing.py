@@ -30,12 +30,12 @@ def resume(folder: Path, *arguments: str) -> tuple[int, str, str]:
 def lake(tmp_path) -> Path:
     """A killed, a failed, a living and a completed run."""
     me = Owner.me()
-    made = RunRecord("20250101T000000-aaaa", "market-by-order", {"lake": "a"}, "2025-01-01T00:00:00+00:00", me.text, "desk", 30.0)
+    made = RunRecord("20250101T000000-aaaa", "market-by-order", {"sources": ["a"]}, "2025-01-01T00:00:00+00:00", me.text, "desk", 30.0)
     for record in (
         replace(made, owner=replace(me, start=me.start - 500).text),
         replace(made, run_id="20250101T000001-bbbb", flow="depth-snapshots", state="failed", error="1 of 2 failed [5]"),
-        replace(made, run_id="20250101T000002-cccc", parameters={"lake": "c"}),
-        replace(made, run_id="20250101T000003-dddd", parameters={"lake": "d"}, state="completed", ended="2025-01-01T01:00:00+00:00"),
+        replace(made, run_id="20250101T000002-cccc", parameters={"sources": ["c"]}),
+        replace(made, run_id="20250101T000003-dddd", parameters={"sources": ["d"]}, state="completed", ended="2025-01-01T01:00:00+00:00"),
     ):
         record.write(tmp_path / "lake")
     return tmp_path / "lake"
