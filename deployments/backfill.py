@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from deployments.options import ApiUrl, Lake, Profile, Quiet, Workers, lake_of, numbers, settings_of, split
+from deployments.options import ApiUrl, Lake, Profile, Quiet, Workers, absolute, lake_of, numbers, settings_of, split
 
 Kind = Annotated[str, typer.Argument(help="mbo: order-by-order sources; depth: depth feeds.")]
 Sources = Annotated[list[str], typer.Argument(help="Files, folders or globs, as `bookmill run` takes them.")]
@@ -33,18 +31,6 @@ def options_of(given: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--option is {text!r}; allowed: NAME=VALUE such as depth=20")
         found[name.strip().replace("-", "_")] = value.strip()
     return found
-
-
-def absolute(sources: list[str]) -> list[str]:
-    """Paths and patterns from which a run in another folder finds the same files."""
-    return [_absolute(given) for given in sources]
-
-
-def _absolute(given: str) -> str:
-    if not given or given.startswith("~"):
-        return given
-    # Brackets in the name of the working folder mean nothing in a path that is there, and something in a pattern.
-    return str(Path(given).absolute()) if Path(given).exists() else str(Path(glob.escape(os.getcwd()), given))
 
 
 def register(app: typer.Typer) -> None:

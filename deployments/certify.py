@@ -68,9 +68,9 @@ def recipe_of_lake(lake: Path, partition: Partition) -> MboRecipe:
     """The options that a certificate depends on, as the partition was made."""
     facts = read_facts(lake / partition.path("bbo"))
     # Of the layers that were made with this touch: a deeper one of an earlier run, of other events maybe, can lie beside them.
-    (layer,) = [name for name in facts["outputs"] if re.fullmatch(r"mbp-\d+", name)]
-    if not (lake / partition.path(layer)).exists():
-        raise UsageError(f"{partition} has no {layer} layer in {lake}. Run it again: what is missing is made anew.")
+    layer = next((name for name in facts.get("outputs", {}) if re.fullmatch(r"mbp-\d+", name)), None)
+    if layer is None or not (lake / partition.path(layer)).exists():
+        raise UsageError(f"{partition} has no {layer or 'mbp'} layer in {lake}. Run it again: what is missing is made anew.")
     return MboRecipe(depth=int(layer.removeprefix("mbp-")), clock=facts["clock"])
 
 

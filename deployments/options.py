@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +36,18 @@ def settings_of(profile: str, workers: int, memory: str, lake: Path | None, quie
     given = {"workers": str(workers) if workers else None, "memory_bytes": memory or None, "progress": "off" if quiet else None}
     overrides = {name: value for name, value in given.items() if value is not None}
     return load(profile or None, overrides), overrides
+
+
+def absolute(sources: list[str]) -> list[str]:
+    """Paths and patterns from which a run in another folder finds the same files."""
+    return [_absolute(given) for given in sources]
+
+
+def _absolute(given: str) -> str:
+    if not given or given.startswith("~"):
+        return given
+    # Brackets in the name of the working folder mean nothing in a path that is there, and something in a pattern.
+    return str(Path(given).absolute()) if Path(given).exists() else str(Path(glob.escape(os.getcwd()), given))
 
 
 def numbers(text: str, option: str) -> list[int]:

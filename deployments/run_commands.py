@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.backfill import absolute
-from deployments.options import ApiUrl, DaskAddress, Lake, Memory, Profile, Quiet, Runner, Workers, lake_of, numbers, settings_of, split
+from deployments.options import ApiUrl, DaskAddress, Lake, Memory, Profile, Quiet, Runner, Workers, absolute, lake_of, numbers, settings_of, split
 
 run_app = typer.Typer(no_args_is_help=True, help="Run a flow.")
 

@@ -25,7 +25,7 @@ from tasks.reconstruction.carry import LeftOut, gap_before, read_left_out
 from tasks.reconstruction.certify import named_alike
 from tasks.reconstruction.heatmap import LAYER, heatmap_stamp
 from tasks.reconstruction.layer_writer import layer_names
-from tasks.reconstruction.rebuild import closed_inside, in_time_order, is_rebuilt, rebuild_stamp, starts_clean, starts_inside, stops_inside
+from tasks.reconstruction.rebuild import begins_with, closed_inside, in_time_order, is_rebuilt, rebuild_stamp, stops_inside
 from tasks.reconstruction.task import BookJob, heatmap, reconstruct
 from tasks.scanning.decode import Decoded, is_decoded
 from tasks.scanning.gate_quarantine import quarantine_rows
@@ -243,8 +243,8 @@ class MboRun(ProofStages, BookRun[BookJob]):
         """The partition whose closing book this one goes on from, None when its own events begin with a clear or snapshot, or there is none, or
         rows are known to lie between the two. planned: those of the same instrument that are made now, with their events."""
         events = in_time_order(self.lake, job.partition, job.events)
-        clean = starts_clean(self.lake, events)
-        if clean and not starts_inside(self.lake, events):
+        first = begins_with(self.lake, events)
+        if first == "clear":
             return None
 
         def of(day: str) -> list[Partition]:
@@ -253,10 +253,10 @@ class MboRun(ProofStages, BookRun[BookJob]):
 
         today = date.fromisoformat(job.partition.date)
         siblings = named_alike(self.lake, job.partition, "events", job.partition.date)
-        for days in range(1, 2 if clean else CARRY_DAYS + 1):
+        for days in range(1, 2 if first else CARRY_DAYS + 1):
             day = (today - timedelta(days)).isoformat()
             if before := continued(job.partition, of(day), siblings):
-                if clean and not self._stops_inside(before, planned):
+                if first and not self._stops_inside(before, planned):
                     return None
                 dataset = job.partition.dataset
                 if dataset not in self._left_out:

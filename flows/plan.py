@@ -176,8 +176,8 @@ def _given(
 
 
 def _failures(lake: Path, recipe: dict[str, Any]) -> dict[str, Any]:
-    """What failed when it was tried last, with the same options and code: partitions with their error, sources by
-    fingerprint, path or subject with (error, ns)."""
+    """What failed when it was tried last, with the same options and code: partitions with their error, sources by fingerprint, path or subject
+    with (error, ns)."""
     found: dict[str, Any] = {"partitions": {}, "sources": {}}
     seen: set[str] = set()
     runs = sorted((lake / "runs").glob("*.json"), reverse=True)[:RUNS] if lake.is_dir() else []

@@ -83,8 +83,8 @@ def fold_quotes(ts, bid, ask, bid_size, ask_size, no_book, fresh, i, ended, grid
 
     ts, bid, ask, bid_size, ask_size int64[n] (ns; 1e-9, 2^63-1 empty; size); no_book bool[n]: the touch is not known; fresh bool[n]: it does
     not follow from the row before; ended: no batch follows; grid int64[m] ns ascending by at least interval; states QUOTES[1], carried;
-    flow int64[m] and volatility float64[m] written. Where sums of sizes
-    may leave int64, sizes and flow are float64 in all three (WIDE_QUOTES). Returns (i, g). Twin: tests/oracles/naive_features.py
+    flow int64[m] and volatility float64[m] written. Where sums of sizes may leave int64, sizes and flow are float64 in all three (WIDE_QUOTES).
+    Returns (i, g). Twin: tests/oracles/naive_features.py
     """
     state = states[0]
     while g < len(grid):

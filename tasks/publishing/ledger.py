@@ -102,12 +102,6 @@ def files_of(lake: Path, partitions: Iterable[Partition], beginnings: tuple[str,
         yield partition, {name: files for name in names if (files := layer_files(lake, partition, name))}
 
 
-def layers_of(lake: Path, partition: Partition) -> list[str]:
-    """Layers in which `partition` has a Parquet file, sorted."""
-    ((_, found),) = files_of(lake, [partition])
-    return list(found)
-
-
 _Line = tuple[str, int, int, int, int, dict[str, Any]]
 
 

@@ -6,7 +6,6 @@ Knows layers by name, path and footer, never the code that makes them. Whether t
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 
 from tasks.errors import StorageError
 from tasks.partitions import Partition
+from tasks.paths import files_below
 from tasks.schemas import CODE_VERSION
 from tasks.storage import PARTIAL, partial_owner
 
@@ -90,16 +90,9 @@ def take_stock(lake: Path, *, deep: bool = False) -> Stock:
     if not lake.is_dir():
         raise StorageError(f"There is no lake at {lake}. Give the folder that a run wrote to with --lake.")
     stock = Stock(lake)
-    seen: set[str] = set()
-    # A layer may be a link to another disk: without it, all that was made from it would look like an orphan.
-    for folder, folders, names in os.walk(lake, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        for name in sorted(names):
-            _note(stock, (Path(folder) / name).relative_to(lake), deep)
+    # Links are followed: without a layer that lies on another disk, all that was made from it would look like an orphan.
+    for path in files_below(lake):
+        _note(stock, path.relative_to(lake), deep)
     for file in stock.files.values():
         if file.layer == "sources" and file.footer:
             stock.sources[file.path] = pq.read_table(lake / file.path, partitioning=None).to_pylist()

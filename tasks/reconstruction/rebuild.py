@@ -53,16 +53,18 @@ def is_rebuilt(lake: Path, partition: Partition, stamp: Stamp, recipe: MboRecipe
     return Rebuilt(partition, {layer: (path, facts["outputs"][layer]) for layer, path in paths.items()}, facts, True)
 
 
+def begins_with(lake: Path, events: Sequence[str]) -> str:
+    """What the first event is: "clear"; "snapshot", a record of one and no clear: of one without, or of the rest of one that began on the day
+    before; "" for neither."""
+    first = next(read_events(lake / events[0], ["action", "flags"], 1), None)
+    if first is None:
+        return ""
+    return "clear" if chr(first["action"][0]) == "R" else "snapshot" if first["flags"][0] & F_SNAPSHOT else ""
+
+
 def starts_clean(lake: Path, events: Sequence[str]) -> bool:
-    """Whether the first event clears the book or starts a snapshot, so that nothing of the day before is needed."""
-    first = next(read_events(lake / events[0], ["action", "flags"], 1), None)
-    return first is not None and (chr(first["action"][0]) == "R" or bool(first["flags"][0] & F_SNAPSHOT))
-
-
-def starts_inside(lake: Path, events: Sequence[str]) -> bool:
-    """Whether the first event is a record of a snapshot and no clear: a snapshot without one, or the rest of one that began on the day before."""
-    first = next(read_events(lake / events[0], ["action", "flags"], 1), None)
-    return first is not None and chr(first["action"][0]) != "R" and bool(first["flags"][0] & F_SNAPSHOT)
+    """Whether the first event clears the book or is of a snapshot, so that nothing of the day before is needed, but for the rest of a snapshot."""
+    return begins_with(lake, events) != ""
 
 
 def stops_inside(lake: Path, events: Sequence[str]) -> bool:
@@ -80,7 +82,8 @@ def closed_inside(lake: Path, closing: str) -> bool:
 
 def goes_on(lake: Path, events: Sequence[str], carry: str) -> bool:
     """Whether the book of these events goes on from this closing book: they begin with neither a clear nor a snapshot, or inside of one."""
-    return not starts_clean(lake, events) or (starts_inside(lake, events) and closed_inside(lake, carry))
+    first = begins_with(lake, events)
+    return not first or (first == "snapshot" and closed_inside(lake, carry))
 
 
 def rebuild(

@@ -80,8 +80,9 @@ def remove_renamed(lake: Path, source: SourceFile, rows: list[dict[str, Any]]) -
         return
     before, _, facts = read_sources(path)
     if facts.get("names", names_of(source)) != names_of(source):
+        listed = {row["path"] for row in rows}
         for row in before:
-            if row["path"] and row["path"] not in {new["path"] for new in rows}:
+            if row["path"] and row["path"] not in listed:
                 (lake / _partition(row).path("truth", source.short)).unlink(missing_ok=True)
                 (lake / row["path"]).unlink(missing_ok=True)
 

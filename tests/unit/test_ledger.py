@@ -135,7 +135,7 @@ def test_the_written_ledger_is_the_same_bytes_each_time(tmp_path):
 
 def test_a_partition_without_files_has_no_lines(tmp_path):
     assert ledger.collect(tmp_path / "absent", [DAY]).num_rows == 0
-    assert ledger.layers_of(tmp_path / "absent", DAY) == []
+    assert dict(ledger.files_of(tmp_path / "absent", [DAY])) == {DAY: {}}
 
 
 def test_the_files_of_a_partition_are_those_of_its_ids_in_every_layer_and_no_partial_ones(tmp_path):
@@ -150,6 +150,5 @@ def test_the_files_of_a_partition_are_those_of_its_ids_in_every_layer_and_no_par
     assert {p: list(layers) for p, layers in found.items()} == {mine: ["bars-tick-9", "bbo", "events"], other: ["bbo", "events"], elsewhere: ["bbo"]}
     assert sorted(path for layers in found.values() for files in layers.values() for path in files) == sorted(made)
     assert found[mine]["events"] == sorted(found[mine]["events"]) == ledger.layer_files(tmp_path, mine, "events")
-    assert list(found[mine]) == ledger.layers_of(tmp_path, mine)
     assert dict(ledger.files_of(tmp_path, [mine], ("bars-",))) == {mine: {"bars-tick-9": [tmp_path / mine.path("bars-tick-9")]}}
     assert dict(ledger.files_of(tmp_path / "none", [mine])) == {mine: {}}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deployments import cli
-from deployments.backfill import absolute
+from deployments.options import absolute
 from flows import plan_sources
 from flows.plan import _failures, plan_orders
 from flows.plan_batches import batches_of, units_of

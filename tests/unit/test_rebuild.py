@@ -18,7 +18,7 @@ from tasks.reconstruction.book_at import book_at
 from tasks.reconstruction.certify import certify
 from tasks.reconstruction.layer_writer import layer_names
 from tasks.reconstruction.lifetimes import order_lifetimes
-from tasks.reconstruction.rebuild import goes_on, rebuild, starts_clean, starts_inside, stops_inside
+from tasks.reconstruction.rebuild import begins_with, goes_on, rebuild, starts_clean, stops_inside
 from tasks.scanning.synthetic import SessionSpec, generate
 from tasks.schemas import F_LAST, F_SNAPSHOT, F_TOB, UNDEF_PRICE
 from tests.lake_building import PARTITION, columns_of, write_events
@@ -229,7 +229,7 @@ def test_a_snapshot_that_goes_over_midnight_is_whole_on_the_next_day_and_one_wit
         lake = tmp_path / name
         today, tomorrow = [write_events(lake, records[:cut])], [write_events(lake, records[4:], TOMORROW)]
         rebuild(lake, PARTITION, today, RECIPE)
-        assert (starts_inside(lake, tomorrow), stops_inside(lake, today), goes_on(lake, tomorrow, carry)) == (True, went_on, went_on)
+        assert (begins_with(lake, tomorrow), stops_inside(lake, today), goes_on(lake, tomorrow, carry)) == ("snapshot", went_on, went_on)
         made = rebuild(lake, TOMORROW, tomorrow, RECIPE, carry=carry)
         assert made.facts["carry"] == (carry if went_on else None)
         rows = rows_of(lake, TOMORROW)
