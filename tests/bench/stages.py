@@ -156,13 +156,12 @@ def _ledger(place: Place) -> Call:
 
 
 def _report(place: Place) -> Call:
-    from tasks.publishing.ledger import layer_files, layers_of
+    from tasks.publishing.ledger import files_of
     from tasks.publishing.report import RunFacts, partition_fields, write_report
 
     lake, part, built = place.lake, place.part.partition, place.rebuilt
-    outputs = {
-        layer: {"path": path.relative_to(lake).as_posix(), "rows": 0} for layer in layers_of(lake, part) for path in layer_files(lake, part, layer)
-    }
+    ((_, found),) = files_of(lake, [part])
+    outputs = {layer: {"path": path.relative_to(lake).as_posix(), "rows": 0} for layer, paths in found.items() for path in paths}
     counts = {name: built.facts[name] for name in ("rows_in", "crossed", "locked", "anomalies", "statuses", "event_ends", "status", "reason")}
     done = {"partition": partition_fields(part), "status": "done", "error": "", "outputs": outputs, "counts": counts}
     facts = RunFacts(run_id="bench", partitions=[done])

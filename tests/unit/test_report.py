@@ -68,8 +68,8 @@ def make_lake(lake, partition, n=3_000):
 
 def outputs_of(lake, partition) -> dict[str, Any]:
     """Everything that the lake has of a partition, and its events."""
-    files = {layer: ledger.layer_files(lake, partition, layer)[0] for layer in ledger.layers_of(lake, partition)}
-    found = {layer: {"path": path.relative_to(lake).as_posix(), "rows": 0} for layer, path in files.items()}
+    ((_, files),) = ledger.files_of(lake, [partition])
+    found = {layer: {"path": paths[0].relative_to(lake).as_posix(), "rows": 0} for layer, paths in files.items()}
     return found | {"events": {"path": partition.path("events", "aaaaaaaaaa"), "rows": 3000}}
 
 
