@@ -39,7 +39,7 @@ def write_published(lake: Path, rows: Rows, schema: str, depth: int, suspect_row
     arrays = [pa.array([row[f.name] for row in rows], f.type) for f in names]
     facts = {
         "schema": schema, "depth": depth, "interval_ns": interval_ns, "before": schema == "tbbo", "suspect_rows": list(suspect_rows),
-        "source": "vendor.csv",
+        "rows_out": len(rows), "source": "vendor.csv",
     }  # fmt: skip
     with published_sink(lake / PARTITION.path("published", "abcdef0123"), depth) as sink:
         sink.write(pa.table(arrays, schema=names))

@@ -18,8 +18,10 @@ def columns_of(records: np.ndarray) -> dict[str, np.ndarray]:
     return {name: records[name].astype(dtype) for name, dtype in EVENT_DTYPES.items()}
 
 
-def write_events(lake: Path, records: np.ndarray, partition: Partition = PARTITION, short: str = "0123456789", suspect_rows=()) -> str:
-    """One events file of one partition; returns its path relative to the lake."""
+def write_events(
+    lake: Path, records: np.ndarray, partition: Partition = PARTITION, short: str = "0123456789", suspect_rows=(), capped: bool = False
+) -> str:
+    """One events file of one partition; returns its path relative to the lake. capped: rows behind the last suspect one were not listed."""
     columns = columns_of(records)
     name = partition.path("events", short)
     with events_sink(lake / name) as sink:
@@ -27,6 +29,6 @@ def write_events(lake: Path, records: np.ndarray, partition: Partition = PARTITI
         facts = {
             "rows_in": len(records), "rows_out": len(records), "filtered": {}, "quarantined": 0, "suspect_rows": list(suspect_rows),
             "first_ts_recv": int(columns["ts_recv"][0]), "last_ts_recv": int(columns["ts_recv"][-1]),
-        }  # fmt: skip
+        } | ({"suspect_rows_capped": True} if capped else {})  # fmt: skip
         sink.commit(Stamp(digest(records.tobytes().hex()), "test"), facts)
     return name

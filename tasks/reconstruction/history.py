@@ -23,6 +23,7 @@ from tasks.partitions import Partition
 from tasks.reconstruction.book import OrderBook, from_day_before
 from tasks.reconstruction.book_kernels import IN_SNAPSHOT, LAST_SEQUENCE
 from tasks.reconstruction.checkpoints import read_resting
+from tasks.reconstruction.marks import Marks
 from tasks.reconstruction.rebuild import goes_on
 from tasks.schemas import EVENT_DTYPES, F_SNAPSHOT, char_codes
 
@@ -113,16 +114,15 @@ class History:
         for file in range(start.file, len(self.events)):
             path = self.lake / self.events[file]
             footer = read_footer(path) or {}
-            marks = np.array(_facts(footer).get("suspect_rows", []), np.int64)
             rows = int(footer.get("bookmill.rows", -1))
+            marks = Marks(_facts(footer), rows)
             first = start.row if file == start.file else 0
-            if first == rows and len(marks) and marks[-1] >= rows:
+            if first == rows and marks.at_end:
                 nothing = {name: np.zeros(0, EVENT_DTYPES[name]) for name in names}
-                yield Piece(Place(file, rows), nothing, marks[:0], True)
+                yield Piece(Place(file, rows), nothing, np.zeros(0, np.int64), True)
             for row, columns in rows_from(path, first, names, BATCH_ROWS):
                 end = row + len(columns["flags"])
-                low, high = np.searchsorted(marks, [row, end])
-                yield Piece(Place(file, row), columns, marks[low:high] - row, end == rows and high < len(marks))
+                yield Piece(Place(file, row), columns, marks.within(row, end), end == rows and marks.at_end)
 
 
 def open_history(lake: Path, partition: Partition) -> History:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from tasks.book_rows import levels_of, read_rows
 from tasks.events_file import read_events
 from tasks.footers import read_facts
+from tasks.reconstruction.marks import Marks
 from tasks.reconstruction.rebuild import COLUMNS, REPLAY_ROWS, restore_closing
 from tasks.reconstruction.replay import Replay
 from tasks.reconstruction.sample_kernels import NEVER
@@ -138,10 +139,11 @@ def replayed_states(lake: Path, facts: dict[str, Any], depth: int, key: str, *, 
     low = np.iinfo(np.int64).min
     for name in facts["events"]:
         replay.next_file()
-        marks, start = np.array(read_facts(lake / name).get("suspect_rows", []), np.int64), 0
+        told, start = read_facts(lake / name), 0
+        marks = Marks(told, told["rows_out"])
         for columns in read_events(lake / name, COLUMNS, REPLAY_ROWS):
             end = start + len(columns["price"])
-            here = marks[(marks >= start) & (marks < end)] - start
+            here = marks.within(start, end)
             start = end
             joined = np.maximum(np.maximum.accumulate(_without_snapshots(columns[key].astype(np.int64), columns["flags"], key)), low)
             low = int(joined[-1])
@@ -152,7 +154,7 @@ def replayed_states(lake: Path, facts: dict[str, Any], depth: int, key: str, *, 
                 at = samples.rows.at[:n]
                 claims = np.isin(samples.rows.status[:n], (VALID, HALTED))
                 yield States(joined[at], samples.events["clock"][at], columns["sequence"][at], levels_of(samples.rows.levels[:n]), claims)
-        if len(marks) and marks[-1] >= start:
+        if marks.at_end:
             for _ in replay.doubt():  # its rows are not asked for
                 pass
 

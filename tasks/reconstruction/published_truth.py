@@ -25,6 +25,7 @@ from tasks.events_file import read_events
 from tasks.footers import read_facts
 from tasks.partitions import MboRecipe, Partition
 from tasks.reconstruction.layer_writer import layer_names
+from tasks.reconstruction.marks import Marks
 from tasks.reconstruction.proof import to_json
 from tasks.reconstruction.proof_kernels import DIFFERENCE_SIZE, Proof, compare_states, find_rows, new_proof, note_states
 from tasks.reconstruction.published_states import CLAIMS, Layer, Levels, States, ascends, ints, last_of_each_key, middles_of, replayed_states, take
@@ -64,19 +65,18 @@ def compare_published(lake: Path, partition: Partition, published: str, recipe: 
     key = "sequence" if ascends(rows) and ascends(lake / published) else "ts_recv"
     truth = Layer(lake / published, depth, key, clock)
     middles = middles_of(lake, ours["events"], key)
-    _compare_events(last_of_each_key(Layer(rows, depth, key)), truth, facts["suspect_rows"], middles, compared)
+    _compare_events(last_of_each_key(Layer(rows, depth, key)), truth, Marks(facts, facts["rows_out"]), middles, compared)
     each = Compared()
     _compare_rows(replayed_states(lake, ours, depth, key), truth, each)
     return [compared.told(schema, "event ends"), each.told(schema, "rows")]
 
 
-def _compare_events(book: Iterator[States], truth: Layer, doubtful: list[int], middles: np.ndarray, compared: Compared) -> None:
+def _compare_events(book: Iterator[States], truth: Layer, doubtful: Marks, middles: np.ndarray, compared: Compared) -> None:
     """Every event end, to the last published row, against the last published row at or before it. doubtful: rows before which one may be
     missing; middles: keys that prove nothing."""
     rows, ended = iter(truth), False
     held: States | None = None
     first = 0  # position in the file of the first held row
-    before_doubt = np.array(doubtful, np.int64) - 1
     for states in book:
         while not ended and (held is None or not len(held) or held.key[-1] <= states.key[-1]):
             more = next(rows, None)
@@ -89,7 +89,8 @@ def _compare_events(book: Iterator[States], truth: Layer, doubtful: list[int], m
             break
         at = np.searchsorted(held.key, states.key, side="right") - 1
         # What follows the row before a missing one has no known truth.
-        known = (at >= 0) & states.claims & ~np.isin(at + first, before_doubt) & ~np.isin(states.key, middles) & (states.key <= held.key[-1])
+        before_doubt = np.isin(at, doubtful.within(first + 1, first + 1 + len(held)))
+        known = (at >= 0) & states.claims & ~before_doubt & ~np.isin(states.key, middles) & (states.key <= held.key[-1])
         _note(compared.proof, held, at[known], states, np.flatnonzero(known))
         last = int(at[-1])
         if last > 0:

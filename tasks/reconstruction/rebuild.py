@@ -23,6 +23,7 @@ from tasks.partitions import MboRecipe, Partition, Stamp, digest
 from tasks.reconstruction.carry import cut_rows
 from tasks.reconstruction.checkpoints import CHECKPOINT_EVERY, read_resting
 from tasks.reconstruction.layer_writer import LayerWriter, Rebuilt, layer_names
+from tasks.reconstruction.marks import Marks
 from tasks.reconstruction.replay import Replay
 from tasks.reconstruction.window import WindowReplay
 from tasks.schemas import F_LAST, F_SNAPSHOT
@@ -176,14 +177,13 @@ def _run(
             window_replay.next_file(levels[number])
         else:
             replay.next_file()
-        marks = np.array(read_facts(lake / name).get("suspect_rows", []), np.int64)
-        at = 0
+        facts, at = read_facts(lake / name), 0
+        marks = Marks(facts, facts["rows_out"])
         rows = _TruthRows(truth) if windowed else None
         batches = read_events(lake / name, COLUMNS, batch_rows)
         for columns in ahead(batches, 2, "read") if beside else batches:
             n = len(columns["price"])
-            low, high = np.searchsorted(marks, [at, at + n])
-            here = marks[low:high] - at
+            here = marks.within(at, at + n)
             if rows is not None:
                 steps = window_replay.feed(columns, rows.take(int(np.count_nonzero(columns["flags"] & F_LAST))), here)
             else:
@@ -193,7 +193,7 @@ def _run(
             at += n
             if progress:
                 progress(n)
-        if len(marks) and marks[-1] >= at:
+        if marks.at_end:
             for samples in (window_replay if windowed else replay).doubt():
                 writer.write(samples)
     return window_replay if windowed else replay

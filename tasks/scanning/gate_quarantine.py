@@ -91,7 +91,10 @@ def _rewrite(lake: Path, partition: Partition, short: str, rows: np.ndarray, sta
         facts |= tally.facts() | {"rows_out": at - len(rows), "quarantined": facts["quarantined"] + len(rows)}
         # Marks move up by the rows taken out before them, and each of those leaves one where it stood.
         old = np.array(facts["suspect_rows"], np.int64)
-        marks = np.union1d(old - np.searchsorted(rows, old), rows - np.arange(len(rows)))
+        moved = old - np.searchsorted(rows, old)
+        marks = np.union1d(moved, rows - np.arange(len(rows)))
+        if facts.get("suspect_rows_capped"):  # behind the last of the old ones not all were listed
+            marks = marks[marks <= moved[-1]]
         facts["suspect_rows"] = marks[:MARK_CAP].tolist()
         if len(marks) > MARK_CAP:
             facts["suspect_rows_capped"] = True

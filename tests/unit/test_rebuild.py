@@ -218,6 +218,25 @@ def test_a_session_cut_anywhere_by_midnight_gives_the_rows_of_the_whole_one(tmp_
         assert book.bids[:1] == (((rows[-1]["bid_px_00"], rows[-1]["bid_sz_00"], rows[-1]["bid_ct_00"]),) if book.bids else ())
 
 
+@pytest.mark.parametrize("batch_rows", [500, 65_536])
+def test_behind_the_last_mark_that_is_listed_no_book_is_valid_again_where_not_all_are_listed(session, tmp_path, batch_rows):
+    records = session
+    last = int(np.flatnonzero(session["action"] == ord("R"))[-1]) - 500
+    every = [2_000, *range(last, len(records) + 1)]
+    made = {}
+    for name, marks, capped in (("few", [2_000, last], False), ("capped", [2_000, last], True), ("every", every, False)):
+        lake = tmp_path / name
+        facts = rebuild(lake, PARTITION, [write_events(lake, records, suspect_rows=marks, capped=capped)], RECIPE, batch_rows=batch_rows).facts
+        rows, ended = rows_of(lake, PARTITION), int(np.count_nonzero(records["flags"][:last] & F_LAST))
+        # At the clear itself nothing is missing.
+        assert (sum(row["status"] == "valid" for row in rows[ended:]) > 1) == (name == "few") == (facts["status"] == "valid")
+        closing = book_at(lake, PARTITION, rows[-1]["as_of"].value)
+        assert (closing.status == "valid") == (name == "few")
+        made[name] = [levels_and_status(rows), [row["status_since"] for row in rows], facts["status"], closing.status]
+    assert made["capped"] == made["every"]
+    assert certify(tmp_path / "capped", PARTITION, RECIPE).verdict == certify(tmp_path / "every", PARTITION, RECIPE).verdict
+
+
 SNAP = F_SNAPSHOT
 SNAPSHOT = (("R", "N", UNDEF_PRICE, 0, 0, SNAP), ("A", "B", 100, 5, 1, SNAP), ("A", "A", 102, 5, 2, SNAP | F_LAST))
 
