@@ -30,6 +30,7 @@ from tasks.reconstruction.task import BookJob, heatmap, reconstruct
 from tasks.scanning.decode import Decoded, is_decoded
 from tasks.scanning.gate_quarantine import quarantine_rows
 from tasks.scanning.inventory import Inventory, scan
+from tasks.scanning.sources_file import mends_path
 from tasks.scanning.task import decode_sources
 from tasks.specs import parse_bar
 from validation import judge_process
@@ -103,6 +104,8 @@ class MboRun(ProofStages, BookRun[BookJob]):
         """Say where nothing came out of a source, and where rows of a new one were set aside; one of which no row could be read has failed."""
         name, rows, bad = decoded.source.name, decoded.rows_in, decoded.rows_quarantined
         where = f"{bad:,} of {rows:,} rows are in quarantine: `bookmill quarantine list --lake {self.lake}` says why"
+        if new and (self.lake / mends_path(decoded.source.dataset, decoded.source.short)).exists():
+            self.log.warning("%s: decoded as it stands, without its mends: `bookmill replay-quarantine` puts them in their places again", name)
         if bad and bad == rows:
             self.fail(name, "decode", f"BadRows: {where}.")
         elif rows and not decoded.rows_out:

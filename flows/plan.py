@@ -31,6 +31,7 @@ from tasks.scanning.decode import decode_stamp, events_stamp
 from tasks.scanning.depth_sources import deepest
 from tasks.scanning.depth_trades import LAYER as TRADES_LAYER
 from tasks.scanning.depth_trades import trades_stamp
+from tasks.scanning.sources_file import covered, wanted_of
 from tasks.schemas import CODE_VERSION
 
 ACCOUNTS = ("certificate", "ledger")
@@ -66,7 +67,9 @@ def plan_orders(
     wanted = [(layer, "book", "", "") for layer in dict.fromkeys(names.values())]
     wanted += [(layer, "derived", _recipe_of(catalog, "bbo", partial(_aggregate_recipe, lake, recipe, layer)), "") for layer in aggregates]
     wanted += [(layer, "account", "", "") for layer in ACCOUNTS]
-    options = Orders(events_stamp(_NOBODY, recipe).recipe, _book_recipes(lake, catalog, recipe))
+    answered = [text for text in pa.compute.unique(catalog["wanted"]).to_pylist() if text]
+    other = [text for text in answered if not covered({"wanted": json.loads(text)}, wanted_of(recipe.filter))]
+    options = Orders(events_stamp(_NOBODY, recipe).recipe, _book_recipes(lake, catalog, recipe), other)
     failures = _failures(lake, asdict(recipe))
     given = _given(files, failures, recipe=lambda f: decode_stamp(f.file, recipe).recipe)
     plan = judge_orders(

@@ -60,10 +60,11 @@ _EVENTS = f"""
 @dataclass(frozen=True)
 class Orders:
     """What counts for order-by-order sources. events: digest of the options of these files; books: date -> digest for the book layers, "" for every
-    other date."""
+    other date; other: of the column `wanted` of accounts, those that do not have all that is wanted now."""
 
     events: str
     books: dict[str, str]
+    other: Sequence[str] = ()
 
 
 class Plan:
@@ -140,6 +141,7 @@ class Plan:
 def judge_orders(files: pa.Table, given: pa.Table, wanted: pa.Table, failed: pa.Table, options: Orders, starts_clean: Callable[[str], bool]) -> Plan:
     """A plan for order-by-order sources. starts_clean(path of events): asked only where footers do not tell whether a book needs the day before."""
     con = _connect(files, given, wanted, failed)
+    con.register("other_wants", pa.table({"wanted": pa.array(options.other, pa.string())}))
     con.execute(
         f"""
         create table decoded as
@@ -150,7 +152,7 @@ def judge_orders(files: pa.Table, given: pa.Table, wanted: pa.Table, failed: pa.
             select g.id, case when s.path is null or s.inputs = '' then
                     case when g.error <> '' then 'failed' when o.name is not null then 'stale: source' else 'missing' end
                 when s.code <> '{CODE_VERSION}' then 'stale: code'
-                when s.recipe <> g.recipe or not coalesce(d.fits, true) then 'stale: recipe'
+                when s.recipe <> g.recipe or s.wanted in (select wanted from other_wants) or not coalesce(d.fits, true) then 'stale: recipe'
                 when coalesce(d.mark, '') <> s.mark then 'stale: source' else 'done' end as state,
                 case when s.path is null and g.error <> '' then g.error
                 when s.path is null and o.name is not null then 'other content of this name'

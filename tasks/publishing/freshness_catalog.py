@@ -36,7 +36,8 @@ _PART = ("date", "symbol", "publisher_id", "instrument_id")
 # mark: of `sources`, a digest over the events files that it lists, to be held against those that are there; of others "". carry: of bbo, the closing
 # book with which the book began, "" for none; unclear: of bbo, whether the book did not begin with a clear or a snapshot as far as its footer tells.
 # cut_rows, made_of: of closing_book, rows that the end of the range left out of its day, and its events files, one a line; left_out: of `sources`,
-# JSON [date, symbol, publisher, instrument, rows quarantined] of each partition of which it has rows and no events file.
+# JSON [date, symbol, publisher, instrument, rows quarantined] of each partition of which it has rows and no events file; wanted: of `sources`,
+# JSON of the filters (symbols, publishers) that it is for.
 CATALOG = pa.schema(
     [
         ("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("inode", pa.int64()), ("layer", pa.string()),
@@ -44,6 +45,7 @@ CATALOG = pa.schema(
         ("source", pa.string()), ("inputs", pa.string()), ("recipe", pa.string()), ("code", pa.string()), ("rows", pa.int64()),
         ("first_ts", pa.int64()), ("last_ts", pa.int64()), ("carry", pa.string()), ("unclear", pa.bool_()), ("name", pa.string()),
         ("mark", pa.string()), ("quarantined", pa.int64()), ("cut_rows", pa.int64()), ("made_of", pa.string()), ("left_out", pa.string()),
+        ("wanted", pa.string()),
     ]
 )  # fmt: skip
 
@@ -130,7 +132,7 @@ def _read(lake: Path, row: dict[str, Any]) -> dict[str, Any]:
         "source": Path(path).stem,
         "inputs": footer.get("bookmill.inputs", ""), "recipe": footer.get("bookmill.recipe", ""), "code": footer.get("bookmill.code", ""),
         "rows": int(footer.get("bookmill.rows", -1)), "first_ts": 0, "last_ts": 0, "carry": "", "unclear": False, "name": "", "mark": "",
-        "quarantined": 0, "cut_rows": 0, "made_of": "", "left_out": "",
+        "quarantined": 0, "cut_rows": 0, "made_of": "", "left_out": "", "wanted": "",
     }  # fmt: skip
     if layer != "sources":
         with suppress(KeyError, ValueError, IndexError):  # a foreign file, of which the doctor tells
@@ -166,6 +168,7 @@ def _account(path: Path, fingerprint: str, facts: dict[str, Any]) -> dict[str, A
     return {
         "dataset": rows[0]["dataset"] if rows else "", "name": rows[0]["source"] if rows else "", "mark": mark_of(listed),
         "quarantined": sum(r["rows_quarantined"] for r in rows), "left_out": json.dumps(left) if left else "",
+        "wanted": json.dumps(facts.get("wanted", [])),
     }  # fmt: skip
 
 

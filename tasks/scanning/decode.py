@@ -7,6 +7,7 @@ How bytes become columns is the readers' business, how columns become files is i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from tasks.partitions import MboRecipe, SourceFile
 from tasks.scanning import route_kernels as rk
 from tasks.scanning.batches import BadRow, RawBatch, Reader
 from tasks.scanning.check_kernels import GOOD, REASON_TEXT, REASONS, check_rows
+from tasks.scanning.earlier_account import Kept, kept_of, widened
 from tasks.scanning.partition_table import Lost
 from tasks.scanning.quarantine_file import QuarantineLog
 from tasks.scanning.routing import Router
 from tasks.scanning.sources_file import (
     Decoded,
     EventPart,
+    Wanted,
     check_conservation,
     decode_stamp,
     describe,
@@ -33,6 +36,7 @@ from tasks.scanning.sources_file import (
     names_of,
     remove_renamed,
     sources_lock,
+    wanted_of,
     write_sources,
 )
 from tasks.schemas import EVENT_DTYPES
@@ -45,13 +49,13 @@ _BY_TIME = FILTER_REASONS.index("time")
 class _Decoding:
     """One source on its way: state between batches."""
 
-    def __init__(self, source: SourceFile, lake: Path, recipe: MboRecipe, memory_bytes: int) -> None:
-        self.source, self.lake, self.recipe = source, lake, recipe
+    def __init__(self, source: SourceFile, lake: Path, recipe: MboRecipe, wanted: Wanted, memory_bytes: int) -> None:
+        self.source, self.lake, self.recipe, self.wanted = source, lake, recipe, wanted
         self.filter = RowFilter(recipe.filter, decoding=True)
         self.router = Router(source, lake, memory_bytes=memory_bytes)
         self.quarantine = QuarantineLog(source, lake)
         self.filtered = np.zeros(len(FILTER_REASONS), np.int64)
-        self.homeless = 0  # quarantined rows of no known partition
+        self.homeless: Counter[tuple[str, int]] = Counter()  # quarantined rows of no known partition by symbol and publisher, as far as known
         self.rows_in = 0
         self._names: dict[str, int] = {}
         self._canonical = np.empty(0, np.int32)
@@ -92,7 +96,9 @@ class _Decoding:
     def _set_aside(
         self, batch: RawBatch, symbols: list[str], unreadable: list[BadRow], rows: np.ndarray, bad: np.ndarray, event_row: np.ndarray
     ) -> None:
-        self.homeless += len(unreadable) + int(np.count_nonzero(event_row[rows] < 0))
+        publisher = batch.columns["publisher_id"]
+        self.homeless.update((symbols[row.symbol_code] if row.symbol_code >= 0 else "", -1) for row in unreadable)
+        self.homeless.update((symbols[batch.symbol_code[i]], int(publisher[i])) for i in rows[event_row[rows] < 0].tolist())
         waiting = iter(unreadable)
         lost = next(waiting, None)
         for i in [*rows.tolist(), len(batch)]:  # in the order of the source
@@ -110,7 +116,7 @@ class _Decoding:
         row = reader.source_rows if fault.row is None else fault.row
         offset = -1 if fault.offset is None else fault.offset
         self.quarantine.add(BadRow(0, row, offset, b"", "truncated", fault.problem), -1, "")
-        self.homeless += 1
+        self.homeless["", -1] += 1
         self.rows_in += 1
         self.router.table.lose_rest()
 
@@ -124,26 +130,40 @@ class _Decoding:
             "names": names_of(self.source),
             "source_rows": reader.source_rows + (fault is not None),
             "expanded_rows": reader.expanded_rows,
-            "filtered": {name: int(count) for name, count in zip(FILTER_REASONS, self.filtered, strict=True) if name and count},
-            "quarantine": self.quarantine.name if self.quarantine.rows else "",
-            "quarantine_rows": self.quarantine.rows,
-            "truth": self.router.truths(),
-            "rewritten": {},
         }
         for name in ("message_counts", "unknown_references"):  # of readers that count them
             if hasattr(reader, name):
                 facts[name] = getattr(reader, name)
         if fault is not None:
             facts["truncated"] = {"byte_offset": fault.offset, "row": fault.row, "problem": fault.problem}
-        rows = self._source_rows()
+        mine = self._source_rows()
         verify_unchanged(self.source)
-        check_conservation(rows, facts["source_rows"] + facts["expanded_rows"])
+        check_conservation([*mine, self._rest(Kept())], facts["source_rows"] + facts["expanded_rows"])
         self.router.commit(events_stamp(self.source, self.recipe))
         with sources_lock(self.lake, self.source.dataset):
+            kept = kept_of(self.source, self.lake, self.recipe, truncated=fault is not None)
+            rows = sorted([*kept.rows, *mine], key=lambda row: (row["date"], row["symbol"], row["publisher_id"], row["instrument_id"]))
+            rows.append(self._rest(kept))
             remove_renamed(self.lake, self.source, rows)
-            self.quarantine.commit(decode_stamp(self.source, self.recipe))
+            self.quarantine.commit(decode_stamp(self.source, self.recipe), kept.quarantine)
+            facts |= {
+                "wanted": sorted([*kept.wanted, wanted_of(self.recipe.filter)]),
+                "homeless": sorted([*kept.homeless, *([*key, count] for key, count in self.homeless.items())]),
+                "filtered": self._left_out(kept),
+                "quarantine": self.quarantine.name if self.quarantine.rows else "",
+                "quarantine_rows": self.quarantine.rows,
+                "truth": sorted([*kept.truth, *self.router.truths()]),
+                "rewritten": kept.rewritten,
+            }
             write_sources(self.lake, rows, decode_stamp(self.source, self.recipe), facts)
-        return describe(self.source, rows, facts, skipped=False)
+        return describe(self.source, rows, facts, self.wanted, skipped=False)
+
+    def _left_out(self, kept: Kept) -> dict[str, int]:
+        """Rows by the reason for which the account leaves them out: of symbols that stay it does not."""
+        counts = {name: int(count) for name, count in zip(FILTER_REASONS, self.filtered, strict=True) if name}
+        counts["symbol"] -= sum(row["rows_in"] for row in kept.rows) + sum(count for _, _, count in kept.homeless)
+        counts["time"] += sum(row["rows_filtered"] for row in kept.rows)
+        return {name: count for name, count in counts.items() if count}
 
     def _source_rows(self) -> list[dict[str, Any]]:
         table, head = self.router.table, {"source": self.source.name, "fingerprint": self.source.fingerprint, "format": self.source.format}
@@ -158,14 +178,18 @@ class _Decoding:
                 "rows_filtered": table.stat(p, rk.FILTERED), "rows_quarantined": table.stat(p, rk.QUARANTINED),
                 "first_ts": table.stat(p, rk.FIRST_RECV) if kept else None, "last_ts": table.stat(p, rk.LAST_RECV) if kept else None,
             })  # fmt: skip
-        rows.sort(key=lambda row: (row["date"], row["symbol"], row["publisher_id"], row["instrument_id"]))
-        dropped = int(self.filtered[1:].sum() - self.filtered[_BY_TIME])
-        rows.append({
-            **head, "dataset": self.source.dataset, "date": "", "symbol": "", "publisher_id": 0, "instrument_id": 0, "path": "",
-            "rows_in": self.rows_in - table.total(rk.ROWS_IN), "rows_out": 0, "rows_filtered": dropped, "rows_quarantined": self.homeless,
-            "first_ts": None, "last_ts": None,
-        })  # fmt: skip
         return rows
+
+    def _rest(self, kept: Kept) -> dict[str, Any]:
+        """The row of SOURCES for rows of no partition, neither of this decode nor kept: a decode counts those that are kept as filtered by symbol."""
+        apart, homeless = sum(row["rows_in"] for row in kept.rows), sum(count for _, _, count in kept.homeless)
+        dropped = int(self.filtered[1:].sum() - self.filtered[_BY_TIME])
+        return {
+            "source": self.source.name, "fingerprint": self.source.fingerprint, "format": self.source.format, "dataset": self.source.dataset,
+            "date": "", "symbol": "", "publisher_id": 0, "instrument_id": 0, "path": "",
+            "rows_in": self.rows_in - self.router.table.total(rk.ROWS_IN) - apart, "rows_out": 0,
+            "rows_filtered": dropped - apart - homeless, "rows_quarantined": self.homeless.total() + homeless, "first_ts": None, "last_ts": None,
+        }  # fmt: skip
 
 
 def decode(
@@ -180,6 +204,8 @@ def decode(
     reader: Reader | None = None,
 ) -> Decoded:
     """Bring `source` into the lake as events files, or find that it is there already.
+
+    What earlier decodes with other symbols brought stays, and stays accounted for (earlier_account.py).
 
     batch_rows and memory_bytes change memory and speed, never bytes. salvage: of a source that breaks off, keep what stands before the
     break. progress is told (bytes read of the file, rows met) after each batch. reader: one that is open already, which is closed here.
@@ -201,7 +227,7 @@ def decode(
         from tasks.scanning.readers import open_reader
 
         reader = open_reader(source)
-    run = _Decoding(source, lake, recipe, memory_bytes)
+    run = _Decoding(source, lake, widened(source, lake, recipe), wanted_of(recipe.filter), memory_bytes)
     finished, fault = False, None
     try:
         try:

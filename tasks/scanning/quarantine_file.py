@@ -15,6 +15,7 @@ from tasks.schemas import QUARANTINE
 from tasks.storage import ParquetSink, write_table
 
 _HELD_ROWS = 4096  # as Python objects before they become a table
+_NONE = QUARANTINE.empty_table()
 
 
 class QuarantineLog:
@@ -43,9 +44,13 @@ class QuarantineLog:
             self._sink.write(pa.Table.from_pylist(self._waiting, QUARANTINE))
             self._waiting = []
 
-    def commit(self, stamp: Stamp) -> None:
-        """Name the file, or remove that of an earlier decode when nothing is bad."""
+    def commit(self, stamp: Stamp, kept: pa.Table = _NONE) -> None:
+        """Name the file, with the rows `kept` of an earlier decode behind its own, or remove that of the earlier one when there are none."""
         self._flush()
+        if kept.num_rows:
+            self._sink = self._sink or ParquetSink(self._path, QUARANTINE)
+            self._sink.write(kept)
+            self.rows += kept.num_rows
         if self._sink is None:
             self._path.unlink(missing_ok=True)
             return

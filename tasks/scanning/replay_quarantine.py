@@ -20,10 +20,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -37,9 +36,20 @@ from tasks.locks import PARTITION, SOURCE, Claims, source_claim
 from tasks.partitions import MboRecipe, Partition, SourceFile, Stamp, digest
 from tasks.scanning.batches import RawBatch, Reader
 from tasks.scanning.decode import decode, decode_stamp, events_stamp
+from tasks.scanning.earlier_account import whole_filter
 from tasks.scanning.readers import open_reader
 from tasks.scanning.replay_patch import Mend, check_mends, patched_copy
-from tasks.scanning.sources_file import quarantine_path, read_sources, sources_lock, sources_path, write_sources
+from tasks.scanning.sources_file import (
+    covered,
+    mends_path,
+    partition_of,
+    quarantine_path,
+    read_sources,
+    sources_lock,
+    sources_path,
+    wanted_of,
+    write_sources,
+)
 from tasks.schemas import QUARANTINE
 from tasks.storage import atomic_path, write_table
 
@@ -59,11 +69,6 @@ class Replayed:
     quarantined: int
     judged_again: int
     changed: tuple[str, ...]
-
-
-def mends_path(dataset: str, short: str) -> str:
-    """Path of the mends of a source relative to the lake."""
-    return f"mends/dataset={quote(dataset, safe='.')}/source-{short}.parquet"
 
 
 def read_mends(lake: Path, source: SourceFile) -> list[Mend]:
@@ -104,11 +109,13 @@ def _replay(source: SourceFile, lake: Path, recipe: MboRecipe, mends: Sequence[M
     if not account.exists():
         raise UsageError(f"{source.name} was not decoded into {lake}: start `bookmill run mbo` with it first")
     before, stamp, old = read_sources(account)
-    if stamp != decode_stamp(source, recipe):
+    if stamp != decode_stamp(source, recipe) or not covered(old, wanted_of(recipe.filter)):
         raise UsageError(
             f"{source.name} was decoded into {lake} with other options, or by another version: give the --symbol, --symbols, --publishers and --end "
             "of its run, or run it again first"
         )
+    # All that the account is for is decoded again, also what other runs wanted.
+    recipe = replace(recipe, filter=whole_filter(before, old, recipe.filter))
     chosen = {mend.source_row: mend for mend in (*read_mends(lake, source), *mends)}
     together = [chosen[row] for row in sorted(chosen)]
     check_mends(source, together)
@@ -126,7 +133,7 @@ def _replay(source: SourceFile, lake: Path, recipe: MboRecipe, mends: Sequence[M
         replayed = Counter(partition for row, partition in watched.partitions.items() if row not in bad)
         made = source.fingerprint if not together else digest([source.fingerprint, [[m.source_row, m.mended.hex()] for m in together]])
         after, _, _ = read_sources(folder / "lake" / sources_path(source.dataset, source.short))
-        claims.claim(PARTITION, sorted({str(_partition_of(row)) for row in (*before, *after) if row["path"]}))
+        claims.claim(PARTITION, sorted({str(partition_of(row)) for row in (*before, *after) if row["path"]}))
         with sources_lock(lake, source.dataset):
             return _install(lake, folder / "lake", source, Stamp(made, events_stamp(source, recipe).recipe), replayed, before)
 
@@ -159,7 +166,7 @@ def _install(
         if row["path"] and not mended and _same(scratch / row["path"], lake / row["path"]):
             continue
         if row["path"]:
-            _put(scratch, lake, _partition_of(row), source.short, stamp, mended)
+            _put(scratch, lake, partition_of(row), source.short, stamp, mended)
             changed.append(row["path"])
             if stamp.inputs != source.fingerprint:
                 facts["rewritten"][row["path"]] = stamp.inputs
@@ -173,10 +180,6 @@ def _install(
             if row["path"] and row["path"] not in listed:
                 (lake / row["path"]).unlink(missing_ok=True)
     return Replayed(source, total, facts["quarantine_rows"], gated, tuple(changed))
-
-
-def _partition_of(row: dict[str, Any]) -> Partition:
-    return Partition(row["dataset"], row["date"], row["symbol"], row["publisher_id"], row["instrument_id"])
 
 
 def _put(scratch: Path, lake: Path, partition: Partition, short: str, stamp: Stamp, mended: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,14 @@ import pyarrow.parquet as pq
 from tasks.disk import storage_error
 from tasks.errors import BookmillError, StorageError
 from tasks.footers import read_footer
-from tasks.partitions import MboRecipe, Partition, SourceFile, Stamp, digest
+from tasks.partitions import EventFilter, MboRecipe, Partition, SourceFile, Stamp, digest
 from tasks.scanning.formats import DBN
 from tasks.schemas import SOURCES
 from tasks.storage import write_table
+
+# Symbols and publishers of a filter, sorted; empty: all. Of one source different runs may want different ones: its account is for all of them, and
+# its fact `wanted` lists them. Lists, as they come back from JSON.
+Wanted = list[list[Any]]
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,31 @@ def events_stamp(source: SourceFile, recipe: MboRecipe) -> Stamp:
 
 
 def decode_stamp(source: SourceFile, recipe: MboRecipe) -> Stamp:
-    """Stamp of the SOURCES and quarantine files: symbols, publishers and names, too, since they say which partitions there are."""
-    wanted = recipe.filter
-    options = {"end_ns": wanted.end_ns, "symbols": sorted(set(wanted.symbols)), "publishers": sorted(set(wanted.publishers))}
-    return Stamp(inputs=source.fingerprint, recipe=digest({**options, "names": names_of(source)}))
+    """Stamp of the SOURCES and quarantine files: the names, too. Which symbols and publishers they are for is a fact of them, see `Wanted`."""
+    return Stamp(inputs=source.fingerprint, recipe=digest({"end_ns": recipe.filter.end_ns, "names": names_of(source)}))
+
+
+def wanted_of(wanted: EventFilter) -> Wanted:
+    """The symbols and publishers of a filter."""
+    return [sorted(set(wanted.symbols)), sorted(set(wanted.publishers))]
+
+
+def covers(whole: Wanted, part: Wanted) -> bool:
+    """Whether a decode of `whole` has all that one of `part` would have."""
+    return all(not of or (asked and set(asked) <= set(of)) for of, asked in zip(whole, part, strict=True))
+
+
+def covered(facts: Mapping[str, Any], wanted: Wanted) -> bool:
+    """Whether the account with these facts has all that is wanted; of several symbols each may be of another run."""
+    symbols, publishers = wanted
+    answered = [(of, by) for of, by in facts.get("wanted", []) if covers([[], by], [[], publishers])]
+    return any(not of for of, _ in answered) or (bool(symbols) and set(symbols) <= {symbol for of, _ in answered for symbol in of})
+
+
+def wants(wanted: Wanted, symbol: str, publisher_id: int) -> bool:
+    """Whether rows of a symbol ("" not known) and a publisher (-1 not known) are wanted."""
+    symbols, publishers = wanted
+    return (not symbols or not symbol or symbol in symbols) and (not publishers or publisher_id < 0 or publisher_id in publishers)
 
 
 def names_of(source: SourceFile) -> list[list[str]]:
@@ -83,7 +108,7 @@ def remove_renamed(lake: Path, source: SourceFile, rows: list[dict[str, Any]]) -
         listed = {row["path"] for row in rows}
         for row in before:
             if row["path"] and row["path"] not in listed:
-                (lake / _partition(row).path("truth", source.short)).unlink(missing_ok=True)
+                (lake / partition_of(row).path("truth", source.short)).unlink(missing_ok=True)
                 (lake / row["path"]).unlink(missing_ok=True)
 
 
@@ -95,6 +120,11 @@ def sources_path(dataset: str, short: str) -> str:
 def quarantine_path(dataset: str, short: str) -> str:
     """Path of the quarantine of a source relative to the lake: that of its last decode, and of the gates after it."""
     return f"quarantine/dataset={quote(dataset, safe='.')}/source-{short}.parquet"
+
+
+def mends_path(dataset: str, short: str) -> str:
+    """Path of the mends of a source relative to the lake."""
+    return f"mends/dataset={quote(dataset, safe='.')}/source-{short}.parquet"
 
 
 def check_conservation(rows: list[dict[str, Any]], expected: int) -> None:
@@ -136,37 +166,52 @@ def read_sources(path: Path) -> tuple[list[dict[str, Any]], Stamp, dict[str, Any
     return table.to_pylist(), stamp, json.loads(footer["bookmill.facts"])
 
 
-def describe(source: SourceFile, rows: list[dict[str, Any]], facts: dict[str, Any], *, skipped: bool) -> Decoded:
-    """The rows of a SOURCES file as a Decoded."""
-    parts = tuple(
-        EventPart(_partition(row), row["path"], row["rows_out"], row["first_ts"], row["last_ts"]) for row in rows if row["path"]
-    )  # fmt: skip
-    totals = {name: sum(row[name] for row in rows) for name in ("rows_in", "rows_out", "rows_filtered", "rows_quarantined")}
-    return Decoded(source, parts, quarantine=facts["quarantine"], skipped=skipped, **totals)
+def describe(source: SourceFile, rows: list[dict[str, Any]], facts: dict[str, Any], wanted: Wanted, *, skipped: bool) -> Decoded:
+    """The rows of a SOURCES file as a Decoded of what is wanted; all else counts as filtered."""
+    mine = [row for row in rows if row["date"] and wants(wanted, row["symbol"], row["publisher_id"])]
+    parts = tuple(EventPart(partition_of(row), row["path"], row["rows_out"], row["first_ts"], row["last_ts"]) for row in mine if row["path"])
+    rows_in, rows_out = sum(row["rows_in"] for row in rows), sum(row["rows_out"] for row in mine)
+    bad = sum(row["rows_quarantined"] for row in mine) + sum(n for symbol, publisher, n in facts["homeless"] if wants(wanted, symbol, publisher))
+    return Decoded(source, parts, rows_in, rows_out, rows_in - rows_out - bad, bad, facts["quarantine"] if bad else "", skipped)
 
 
 def is_decoded(source: SourceFile, lake: Path, recipe: MboRecipe, *, salvage: bool = False) -> Decoded | None:
     """What the lake holds of `source` under `recipe`, or None unless the decode is complete.
 
-    Complete: the SOURCES file has the stamp, and every file it lists is there with its stamp and its number of rows. A gate that was
-    killed while it took rows out leaves a mismatch, so the source is decoded again. A salvaged decode counts only with `salvage`.
+    Complete: the SOURCES file has the stamp and is for all that the filter wants, and every file of that which it lists is there with its stamp and
+    its number of rows. A gate that was killed while it took rows out leaves a mismatch, so the source is decoded again. A salvaged decode counts only
+    with `salvage`.
     """
-    path, stamp = lake / sources_path(source.dataset, source.short), decode_stamp(source, recipe)
-    if not _stands(path, stamp):
+    account, wanted = read_account(source, lake, recipe), wanted_of(recipe.filter)
+    if account is None:
+        return None
+    rows, facts = account
+    if not covered(facts, wanted) or ("truncated" in facts and not salvage):
+        return None
+    if any(wants(wanted, row["symbol"], row["publisher_id"]) and not row_stands(source, lake, recipe, row, facts) for row in rows):
+        return None
+    if facts["quarantine"] and not _stands(lake / facts["quarantine"], decode_stamp(source, recipe), facts["quarantine_rows"]):
+        return None
+    return describe(source, rows, facts, wanted, skipped=True)
+
+
+def read_account(source: SourceFile, lake: Path, recipe: MboRecipe) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+    """Rows and facts of the SOURCES file of `source`, None where there is none with the stamp."""
+    path = lake / sources_path(source.dataset, source.short)
+    if not _stands(path, decode_stamp(source, recipe)):
         return None
     rows, _, facts = read_sources(path)
-    if "truncated" in facts and not salvage:
-        return None
+    return (rows, facts) if "wanted" in facts else None
+
+
+def row_stands(source: SourceFile, lake: Path, recipe: MboRecipe, row: dict[str, Any], facts: dict[str, Any]) -> bool:
+    """Whether the files that a SOURCES row lists are there as it says; of one without, they are."""
+    if not row["path"]:
+        return True
     made = events_stamp(source, recipe)
-    for row in rows:
-        if row["path"]:
-            now = Stamp(facts["rewritten"].get(row["path"], made.inputs), made.recipe)
-            truth = lake / _partition(row).path("truth", source.short)
-            if not _stands(lake / row["path"], now, row["rows_out"]) or (row["path"] in facts["truth"] and not _stands(truth, now)):
-                return None
-    if facts["quarantine"] and not _stands(lake / facts["quarantine"], stamp, facts["quarantine_rows"]):
-        return None
-    return describe(source, rows, facts, skipped=True)
+    now = Stamp(facts["rewritten"].get(row["path"], made.inputs), made.recipe)
+    truth = lake / partition_of(row).path("truth", source.short)
+    return _stands(lake / row["path"], now, row["rows_out"]) and (row["path"] not in facts["truth"] or _stands(truth, now))
 
 
 def _stands(path: Path, stamp: Stamp, rows: int | None = None) -> bool:
@@ -176,7 +221,8 @@ def _stands(path: Path, stamp: Stamp, rows: int | None = None) -> bool:
     return rows is None or footer.get("bookmill.rows") == str(rows)
 
 
-def _partition(row: dict[str, Any]) -> Partition:
+def partition_of(row: dict[str, Any]) -> Partition:
+    """The partition of a SOURCES row."""
     return Partition(row["dataset"], row["date"], row["symbol"], row["publisher_id"], row["instrument_id"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
@@ -28,6 +29,7 @@ from tasks.scanning.check_kernels import REASONS, check_rows
 from tasks.scanning.decode import decode, decode_stamp, events_stamp, is_decoded
 from tasks.scanning.gate_quarantine import quarantine_rows
 from tasks.scanning.inventory import scan
+from tasks.scanning.sources_file import check_conservation, read_sources, sources_path
 from tasks.schemas import ACTIONS, EVENT_DTYPES, EVENTS, F_LAST, F_TOB, MBO_RECORD, SIDES, UNDEF_PRICE
 from tests.oracles.naive_filter import naive_check, naive_decode
 
@@ -214,6 +216,76 @@ def test_what_else_is_decoded_does_not_change_the_bytes_of_a_partition(tmp_path_
         assert (folder / "narrow" / part.path).read_bytes() == (folder / "all" / part.path).read_bytes()
 
 
+SOME = st.builds(EventFilter, symbols=st.sampled_from([(), ("ES",), ("NQ",), ("ES", "Ü"), ("absent",)]), publishers=st.sampled_from([(), (1,), (2,)]))
+
+
+def account_of(lake: Path, source: SourceFile) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    rows, _, facts = read_sources(lake / sources_path(source.dataset, source.short))
+    return rows, facts
+
+
+def quarantined(lake: Path, name: str) -> Counter:
+    rows = pq.read_table(lake / name, partitioning=None).to_pylist() if name else []
+    return Counter(tuple(row.items()) for row in rows)
+
+
+@settings(max_examples=40, deadline=None)
+@given(feed=feeds(), filters=st.lists(SOME, min_size=2, max_size=4), lose=st.booleans())
+def test_runs_that_want_different_symbols_of_one_source_do_not_take_from_each_other(tmp_path_factory, feed, filters, lose):
+    folder = tmp_path_factory.mktemp("several")
+    lake, source = folder / "lake", source_at(folder)
+    alone = [decode(source, folder / str(k), MboRecipe(filter=wanted), reader=MemoryReader(feed)) for k, wanted in enumerate(filters)]
+    every = decode(source, folder / "all", MboRecipe(), reader=MemoryReader(feed))
+    for k, wanted in enumerate(filters):
+        if lose and k == len(filters) - 1:  # a file that somebody removed
+            next(iter(lake.rglob("part-*.parquet")), folder / "none").unlink(missing_ok=True)
+        done = decode(source, lake, MboRecipe(filter=wanted), reader=MemoryReader(feed))
+        there = is_decoded(source, lake, MboRecipe(filter=wanted))
+        assert dataclasses.replace(done, skipped=True) == there == dataclasses.replace(alone[k], skipped=True)
+        # The events in the lake are those that the account lists, which adds up.
+        rows, facts = account_of(lake, source)
+        check_conservation(rows, len(feed))
+        assert min(row["rows_filtered"] for row in rows) >= 0
+        assert rows[-1]["rows_quarantined"] == sum(count for _, _, count in facts["homeless"])
+        assert sum(row["rows_filtered"] for row in rows) == sum(facts["filtered"].values())
+        if not lose:
+            listed = {row["path"] for row in rows if row["path"]}
+            assert {path.relative_to(lake).as_posix() for path in lake.rglob("part-*.parquet")} == listed
+            # What an earlier run had is had still.
+            for earlier in range(k):
+                assert is_decoded(source, lake, MboRecipe(filter=filters[earlier])) == dataclasses.replace(alone[earlier], skipped=True)
+        # Quarantined is what those who wanted it would have set aside, once.
+        now = quarantined(lake, facts["quarantine"])
+        assert now.total() == facts["quarantine_rows"] == sum(row["rows_quarantined"] for row in rows)
+        assert not quarantined(folder / str(k), alone[k].quarantine) - now
+        assert not now - quarantined(folder / "all", every.quarantine)
+
+
+def test_what_a_gate_took_out_stays_out_when_other_symbols_are_decoded_and_a_part_of_what_is_there_is_not_decoded_again(tmp_path):
+    source, lake = source_at(tmp_path), tmp_path / "lake"
+    feed = [a_row(k, symbol=symbol, size=int(k != 4)) for k in range(6) for symbol in ("ES", "NQ", "YM")]
+    es, nq, both = (MboRecipe(filter=EventFilter(symbols=names)) for names in (("ES",), ("NQ",), ("NQ", "ES")))
+    (part,) = decode(source, lake, es, reader=MemoryReader(feed)).parts
+    quarantine_rows(lake, part.path, np.array([1, 3]), ["gate", "gate"], "gate:events")
+    before, gated = (lake / part.path).read_bytes(), is_decoded(source, lake, es)
+    decode(source, lake, nq, reader=MemoryReader(feed))
+    assert (lake / part.path).read_bytes() == before
+    assert is_decoded(source, lake, es) == gated
+    assert (gated.rows_out, gated.rows_quarantined, gated.rows_filtered) == (3, 3, 12)
+    aside = pq.read_table(lake / gated.quarantine, partitioning=None).to_pylist()
+    assert sorted((row["symbol"], row["stage"]) for row in aside) == [
+        ("ES", "decode"),
+        ("ES", "gate:events"),
+        ("ES", "gate:events"),
+        ("NQ", "decode"),
+    ]
+    assert is_decoded(source, lake, both).rows_out == 8
+    whole = decode(source, lake, MboRecipe(), reader=MemoryReader(feed))
+    assert (whole.rows_out, whole.rows_quarantined) == (15, 3), "the gate judges what is decoded again"
+    for recipe in (es, nq, both):
+        assert decode(source, lake, recipe, reader=MemoryReader([])).skipped
+
+
 @settings(max_examples=40, deadline=None)
 @given(feed=feeds())
 def test_row_checks_are_those_of_the_naive_twin(feed):
@@ -264,8 +336,10 @@ def test_a_second_decode_finds_the_first_and_changes_nothing(tmp_path):
     assert lake_bytes(lake) == before
     assert reader.closed
     assert is_decoded(source, lake, MboRecipe(depth=3, starts_empty=True)) is not None, "options of later stages do not matter here"
-    for other in (EventFilter(symbols=("NQ",)), EventFilter(end_ns=5), EventFilter(publishers=(2,))):
-        assert is_decoded(source, lake, MboRecipe(filter=other)) is None
+    assert is_decoded(source, lake, MboRecipe(filter=EventFilter(end_ns=5))) is None
+    for other in (EventFilter(symbols=("NQ",)), EventFilter(publishers=(2,))):
+        none = is_decoded(source, lake, MboRecipe(filter=other))
+        assert (none.parts, none.rows_in, none.rows_out, none.rows_filtered) == ((), 3, 0, 3), "of all that is there nothing is wanted"
 
 
 @pytest.mark.parametrize("lost", ["events", "quarantine", "sources"])
@@ -285,8 +359,7 @@ def test_stamps_follow_what_changes_bytes():
     plain, narrow = MboRecipe(), MboRecipe(filter=EventFilter(symbols=("B", "A"), publishers=(1,), start_ns=5))
     assert events_stamp(source, plain) == events_stamp(source, narrow)
     assert events_stamp(source, plain) != events_stamp(source, MboRecipe(filter=EventFilter(end_ns=5)))
-    assert decode_stamp(source, plain) != decode_stamp(source, narrow)
-    assert decode_stamp(source, narrow) == decode_stamp(source, MboRecipe(filter=EventFilter(symbols=("A", "B"), publishers=(1,))))
+    assert decode_stamp(source, plain) == decode_stamp(source, narrow) != decode_stamp(source, MboRecipe(filter=EventFilter(end_ns=5)))
 
 
 @pytest.mark.parametrize("kind", ["symbol", "file name", "date"])
@@ -473,6 +546,10 @@ def test_suspect_rows_are_capped_and_say_so(tmp_path, monkeypatch):
     facts = read_facts(tmp_path / "lake" / decoded.parts[0].path)
     assert facts["suspect_rows"] == list(range(10_000))
     assert facts["suspect_rows_capped"] is True
+    # A gate's rows behind the last one listed say nothing of those between.
+    quarantine_rows(tmp_path / "lake", decoded.parts[0].path, np.array([9_998, 10_001]), ["gate", "gate"], "gate:events")
+    facts = read_facts(tmp_path / "lake" / decoded.parts[0].path)
+    assert (facts["suspect_rows"], facts["suspect_rows_capped"]) == (list(range(9_999)), True)
 
 
 def test_sources_file_sums_up_to_the_rows_of_the_source(tmp_path):

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -163,6 +163,23 @@ def test_other_options_make_stale_what_they_count_for_and_nothing_else(place):
     assert left(place, more) == {"missing": {(day, "ohlcv-15m") for day in DAYS}}
     ended = MboRecipe(depth=3, interval_ns=60_000_000_000, bars=("5m",), filter=EventFilter(end_ns=2**62))
     assert {(day, "events") for day in DAYS} <= left(place, ended)["stale: recipe"]
+
+
+def test_a_plan_of_fewer_symbols_finds_what_a_run_of_all_made_and_one_of_more_does_not(tmp_path):
+    write_session(SessionSpec(records=600, seed=3, symbols=("AAA", "BBB", "CCC"), live_orders=40), tmp_path / "in" / "three.csv", "csv")
+    (source,) = scan([str(tmp_path / "in")]).files
+
+    def states(*symbols: str) -> list[str]:
+        recipe = replace(RECIPE, filter=EventFilter(symbols=symbols))
+        return [entry["state"] for entry in plan_orders([str(tmp_path / "in")], tmp_path / "lake", recipe).plan.sources()]
+
+    assert states("AAA") == ["missing"]
+    for symbol in ("AAA", "BBB"):
+        decode(source, tmp_path / "lake", replace(RECIPE, filter=EventFilter(symbols=(symbol,))))
+    assert [states(*symbols) for symbols in (["AAA"], ["BBB", "AAA"])] == [["done"]] * 2
+    assert [states(*symbols) for symbols in (["CCC"], [])] == [["stale: recipe"]] * 2
+    decode(source, tmp_path / "lake", RECIPE)
+    assert [states(*symbols) for symbols in (["CCC"], ["AAA"], [])] == [["done"]] * 3
 
 
 def test_files_of_another_version_of_the_code_are_stale(place, monkeypatch):

@@ -52,7 +52,7 @@ def catalog_of(days: int, symbols: int, books: list[str], derived: list[str]) ->
     tables = []
     for layer in ["events", *books, *derived]:
         plain = {"layer": layer, "dataset": "X", "recipe": "books" if layer in books else layer, "code": CODE_VERSION, "source": "", "carry": "",
-                 "name": "", "mark": "", "made_of": "", "left_out": ""}  # fmt: skip
+                 "name": "", "mark": "", "made_of": "", "left_out": "", "wanted": ""}  # fmt: skip
         columns = {name: pa.repeat(pa.scalar(value), n) for name, value in plain.items()}
         columns |= {f.name: pa.repeat(pa.scalar(0, f.type), n) for f in CATALOG if f.type == pa.int64()}
         columns |= {"date": day_of, "symbol": symbol_of, "unclear": pa.repeat(pa.scalar(False), n), "inputs": pa.array(inputs)}

@@ -23,7 +23,7 @@ from deployments.quarantine import export_quarantine
 from deployments.replay_quarantine import replay_all
 from tasks.errors import SourceError, UsageError
 from tasks.locks import PARTITION, SOURCE, Claims, source_claim
-from tasks.partitions import MboRecipe, SourceFile
+from tasks.partitions import EventFilter, MboRecipe, SourceFile
 from tasks.publishing import ledger
 from tasks.publishing.doctor import examine
 from tasks.reconstruction.rebuild import is_rebuilt, rebuild, rebuild_stamp
@@ -112,6 +112,37 @@ def test_mended_rows_stand_where_they_stood_and_all_rows_are_counted_once(spoilt
     assert (now.rows_in, now.rows_out, now.rows_quarantined) == (first.rows_in, first.rows_out + 4, 0)
     assert ledger.check(ledger.collect(lake, [part.partition for part in now.parts])) == []
     assert [f.kind for f in examine(lake).findings if f.wrong] == []
+
+
+def test_mends_of_one_symbol_leave_what_another_run_has_of_the_source_and_a_decode_of_more_says_that_they_are_gone(spoilt, tmp_path):
+    path, good = spoilt
+    lake, source = tmp_path / "lake", source_of(path)
+    whole = tmp_path / "whole"
+    decode(source, whole, RECIPE)
+    one, other = (replace(RECIPE, filter=EventFilter(symbols=(name,))) for name in ("AAA", "BBB"))
+    decode(source, lake, one)
+    with pytest.raises(UsageError, match="other options"):
+        replay(source, lake, RECIPE)
+    decode(source, lake, other)
+    assert sorted(row["source_row"] for row in quarantined_rows(lake, source)) == [row["source_row"] for row in quarantined_rows(whole, source)]
+    mends = mends_for(whole, source, good)
+    for recipe, chosen in ((one, mends[:2]), (other, mends[2:])):
+        replay(source, lake, recipe, chosen)
+    replay(source, whole, RECIPE, mends)
+    assert (events_of(lake), marks_of(lake)) == (events_of(whole), marks_of(whole))
+    for recipe in (one, other):
+        there, alone = is_decoded(source, lake, recipe), is_decoded(source, whole, recipe)
+        assert (there.rows_in, there.rows_out, there.rows_filtered, there.rows_quarantined) == (
+            alone.rows_in, alone.rows_out, alone.rows_filtered, alone.rows_quarantined,
+        )  # fmt: skip
+    assert [f.kind for f in examine(lake).findings if f.wrong] == []
+    # More than both wanted: the source is decoded as it stands, and nothing of it is left without an account.
+    third = replace(RECIPE, filter=EventFilter(symbols=("CCC",)))
+    assert not decode(source, lake, third).skipped
+    assert is_decoded(source, lake, replace(RECIPE, filter=EventFilter(symbols=("AAA", "BBB", "CCC")))).rows_quarantined == 4
+    assert [f.kind for f in examine(lake).findings if f.wrong] == []
+    replay(source, lake, one)
+    assert (events_of(lake), marks_of(lake)) == (events_of(whole), marks_of(whole))
 
 
 def test_books_of_replayed_events_are_stale_and_those_of_others_are_not(spoilt, tmp_path):
@@ -243,10 +274,8 @@ def test_what_cannot_be_mended_is_refused_and_nothing_is_changed(spoilt, tmp_pat
         replay(source, lake, RECIPE, [Mend(row, offset, reason, raw, line + b"\n" + line)])
     with pytest.raises(UsageError, match="a blank line is no row"):
         replay(source, lake, RECIPE, [Mend(row, offset, reason, raw, b"")])
-    from tasks.partitions import EventFilter
-
     with pytest.raises(UsageError, match="other options"):
-        replay(source, lake, MboRecipe(filter=EventFilter(symbols=("AAA",))), [mend])
+        replay(source, lake, MboRecipe(filter=EventFilter(end_ns=2**62)), [mend])
     assert data_of(lake) == before
     with pytest.raises(SourceError, match="does not hold the quarantined row"):
         replay(source, lake, RECIPE, [Mend(row, offset + 1, reason, raw, line)])
