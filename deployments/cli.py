@@ -146,7 +146,7 @@ def heatmap(
 def sql(
     query: Annotated[str, typer.Argument(help="SQL over the layers as views, e.g. 'select * from \"mbp-10\" limit 5'.")],
     lake: Lake = None,
-    format: Annotated[str, typer.Option(help="table, csv or json.")] = "table",
+    format: Annotated[str, typer.Option(help="table, csv or json; in json, NaN and infinities are null.")] = "table",
 ) -> None:
     """Query the lake with SQL; only data on standard output."""
     from deployments.query import print_query

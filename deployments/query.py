@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
+from typing import Any
 
 from config.settings import Settings
 from tasks.errors import UsageError
 
 
 def print_query(lake: Path, query: str, format: str) -> None:
-    """Run SQL over the lake's views; only data goes to standard output. Raises UsageError for a bad format or query."""
+    """Run SQL over the lake's views; only data goes to standard output. Raises UsageError for a bad format or query.
+
+    json: one line, a list of objects; NaN and infinities are null.
+    """
     import duckdb
     import pyarrow.csv
 
@@ -25,9 +30,26 @@ def print_query(lake: Path, query: str, format: str) -> None:
     if format == "csv":
         pyarrow.csv.write_csv(table, sys.stdout.buffer)
     else:
-        import json
+        print(_json(table.to_pylist()))
 
-        print(json.dumps(table.to_pylist(), default=str))
+
+def _json(rows: list[dict[str, Any]]) -> str:
+    """A list of objects; NaN and infinities, for which JSON has no word, are null."""
+    import json
+
+    try:
+        return json.dumps(rows, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(rows), default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for every float that is no number, in lists and objects too."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_layers(lake: Path) -> None:

@@ -254,6 +254,16 @@ def test_sql_prints_nothing_but_data(bookmill, lake):
     assert (code, "101.250000000" in out) == (0, True)
 
 
+def test_sql_writes_null_where_json_has_no_word_for_a_number(bookmill, lake):
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    query = "select 'nan'::double a, [1.5, 'inf'::float] b, {'c': '-inf'::double, 'd': 'NaN'} e, null f, 0.0::double g"
+    code, out, err = bookmill("sql", query, "--lake", lake, "--format", "json")
+    assert (code, err) == (0, "")
+    assert json.loads(out, parse_constant=refuse) == [{"a": None, "b": [1.5, None], "e": {"c": None, "d": "NaN"}, "f": None, "g": 0.0}]
+
+
 @pytest.mark.parametrize(
     "query",
     ["selec 1", "select * from nothing", "select 1; select 2", "create table t as select 1", ""],
