@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.options import ApiUrl, Lake, Profile, Quiet, Workers, absolute, lake_of, numbers, settings_of, split
+from deployments.options import ApiUrl, Lake, Profile, Quiet, Workers, absolute, lake_of, numbers, path_of, settings_of, split
 
 Kind = Annotated[str, typer.Argument(help="mbo: order-by-order sources; depth: depth feeds.")]
 Sources = Annotated[list[str], typer.Argument(help="Files, folders or globs, as `bookmill run` takes them.")]
@@ -18,6 +18,7 @@ End = Annotated[str, typer.Option(help="First day not wanted any more.")]
 Settle = Annotated[str, typer.Option(help="A file has to stand unchanged for so long, such as 30s; off to take all.")]
 Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="Option of the flow: -o depth=20 -o bars=1s,1m.", show_default=False)]
 DatasetName = Annotated[str, typer.Option(help="Dataset to file all sources under.")]
+_FOLDERS = ("csv", "temp_dir")  # options of a flow that are paths
 
 
 def options_of(given: list[str] | None) -> dict[str, str]:
@@ -29,7 +30,8 @@ def options_of(given: list[str] | None) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--option is {text!r}; allowed: NAME=VALUE such as depth=20")
-        found[name.strip().replace("-", "_")] = value.strip()
+        name, value = name.strip().replace("-", "_"), value.strip()
+        found[name] = str(path_of(value)) if value and name in _FOLDERS else value
     return found
 
 
@@ -149,7 +151,7 @@ def replay_quarantine(
     sources: Annotated[list[str], typer.Argument(help="The sources whose rows were set aside: files, folders or globs.")],
     lake: Lake = None,
     mended: Annotated[
-        Path | None, typer.Option(help="Folder that `bookmill quarantine export` wrote, with the rows mended.", show_default=False)
+        Path | None, typer.Option(parser=path_of, help="Folder that `bookmill quarantine export` wrote, with the rows mended.", show_default=False)
     ] = None,
     reason: Annotated[str, typer.Option(help="Take mended rows of these reasons only, separated by commas.")] = "",
     symbols: Annotated[str, typer.Option(help="As in the run that decoded the sources.")] = "",

@@ -10,7 +10,7 @@ import typer
 
 from config.collector import QuickEnd, imports
 from deployments.backfill import register as register_backfill
-from deployments.options import ApiUrl, Dataset, Instrument, Lake, Memory, Profile, Publisher, Quiet, Workers, lake_of, settings_of, split
+from deployments.options import ApiUrl, Dataset, Instrument, Lake, Memory, Profile, Publisher, Quiet, Workers, lake_of, path_of, settings_of, split
 from deployments.run_commands import run_app
 from deployments.store import register as register_store
 
@@ -76,7 +76,7 @@ def _tell(fault: Exception) -> int:
 def demo(
     records: Annotated[int, typer.Option(help="Records of the generated session.")] = 1_000_000,
     seed: Annotated[int, typer.Option(help="Seed: the same seed gives the same session.")] = 1,
-    lake: Annotated[Path, typer.Option("--lake", help="Folder for the session and its lake.")] = Path("bookmill-demo"),
+    lake: Annotated[Path, typer.Option("--lake", parser=path_of, help="Folder for the session and its lake.")] = Path("bookmill-demo"),
     profile: Profile = "",
     api_url: ApiUrl = "",
     quiet: Quiet = False,
@@ -90,7 +90,7 @@ def demo(
 
 @app.command()
 def generate(
-    path: Annotated[Path, typer.Argument(help="File to write.")],
+    path: Annotated[Path, typer.Argument(parser=path_of, help="File to write.")],
     records: Annotated[int, typer.Option(help="Records, in all.")] = 1_000_000,
     format: Annotated[str, typer.Option(help="dbn.zst, dbn, parquet, csv, csv.zst, csv.gz, seven-parquet, seven-csv.")] = "dbn.zst",
     symbols: Annotated[str, typer.Option(help="Symbols, separated by commas, or a number of them.")] = "ESZ5",
@@ -105,7 +105,7 @@ def generate(
 
 @app.command("generate-depth")
 def generate_depth(
-    folder: Annotated[Path, typer.Argument(help="Folder to write to; the file gets the name that Bybit would give it.")],
+    folder: Annotated[Path, typer.Argument(parser=path_of, help="Folder to write to; the file gets the name that Bybit would give it.")],
     symbol: Annotated[str, typer.Option(help="Pair.")] = "BTCUSDT",
     date: Annotated[str, typer.Option(help="UTC day.")] = "2025-08-09",
     depth: Annotated[int, typer.Option(help="Levels a side.")] = 500,
@@ -122,9 +122,9 @@ def generate_depth(
 
 @app.command()
 def heatmap(
-    source: Annotated[Path, typer.Argument(help="An order-by-order file: DBN, CSV, Parquet or ITCH, compressed or not.")],
+    source: Annotated[Path, typer.Argument(parser=path_of, help="An order-by-order file: DBN, CSV, Parquet or ITCH, compressed or not.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="PNG to write; default: the file's name, in this folder.", show_default=False)
+        Path | None, typer.Option("--out", "-o", parser=path_of, help="PNG to write; default: the file's name, in this folder.", show_default=False)
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="Write a page to zoom and hover, too, beside the PNG.")] = False,
     symbol: Annotated[str, typer.Option(help="Which book, where a file holds several; empty: the one with most of the first rows.")] = "",
@@ -190,7 +190,7 @@ def queue(
     date: Annotated[str, typer.Option(help="UTC date of the partition.")],
     lake: Lake = None,
     json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False,
-    csv: Annotated[Path | None, typer.Option("--csv", help="CSV file to write.", show_default=False)] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", parser=path_of, help="CSV file to write.", show_default=False)] = None,
     publisher: Publisher = None,
     dataset: Dataset = None,
     instrument: Instrument = None,
@@ -205,7 +205,7 @@ def queue(
 def orders(
     symbol: Annotated[str, typer.Argument(help="Symbol, as in the lake.")],
     date: Annotated[str, typer.Option(help="UTC date of the partition.")],
-    out: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")],
+    out: Annotated[Path, typer.Option(parser=path_of, help="File to write: .parquet or .csv.")],
     lake: Lake = None,
     publisher: Publisher = None,
     dataset: Dataset = None,
@@ -282,7 +282,10 @@ def bootstrap(
 @app.command()
 def deploy(
     lake: Annotated[
-        Path | None, typer.Option("--lake", help="Folder that the forms offer; default: as before, at first the setting `lake`.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--lake", parser=path_of, help="Folder that the forms offer; default: as before, at first the setting `lake`.", show_default=False
+        ),
     ] = None,
     profile: Profile = "",
     api_url: ApiUrl = "",
@@ -329,10 +332,11 @@ def bench(
     sizes: Annotated[str, typer.Option(help="Factors of --records, separated by commas, such as 0.1,1,4.")] = "1",
     runs: Annotated[int, typer.Option(min=1, help="How often; medians are shown.")] = 1,
     only: Annotated[list[str] | None, typer.Option("--only", help="Name of a contender, or a part of names. May be repeated.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="File for all measurements.", show_default=False)] = None,
+    json: Annotated[Path | None, typer.Option("--json", parser=path_of, help="File for all measurements.", show_default=False)] = None,
     readme: Annotated[bool, typer.Option("--readme", help="Write the tables into the README of the checkout.")] = False,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Folder for sessions and lakes, kept; default: a temporary one.", show_default=False)
+        Path | None,
+        typer.Option("--folder", parser=path_of, help="Folder for sessions and lakes, kept; default: a temporary one.", show_default=False),
     ] = None,
 ) -> None:
     """Measure the flow beside its floors and others' programs, all in one run. Needs the checkout."""
@@ -351,7 +355,7 @@ def quarantine_list(lake: Lake = None) -> None:
 
 @quarantine_app.command("export")
 def quarantine_export(
-    folder: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    folder: Annotated[Path, typer.Argument(parser=path_of, help="Folder to write to.")],
     lake: Lake = None,
 ) -> None:
     """Write the raw bytes of quarantined rows, one file a source, to be mended and run again."""

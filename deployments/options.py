@@ -9,7 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-Lake = Annotated[Path | None, typer.Option("--lake", help="Folder of the lake; default: the setting `lake`, which is lake.", show_default=False)]
+
+def path_of(given: str | Path) -> Path:
+    """What every option and argument that is a path becomes, by its exact text: a leading ~ is the home folder.
+
+    A shell replaces it at the beginning of a word only, so that `--lake=~/x` arrives as it was typed.
+    """
+    return Path(os.path.expanduser(given))
+
+
+Lake = Annotated[
+    Path | None,
+    typer.Option("--lake", parser=path_of, help="Folder of the lake; default: the setting `lake`, which is lake.", show_default=False),
+]
 Profile = Annotated[str, typer.Option(help="laptop, server or ci; empty for the default.")]
 ApiUrl = Annotated[str, typer.Option(help="URL of a Prefect server; empty: the configured one, else a private one for this run.")]
 Runner = Annotated[str, typer.Option(help="threads, processes, or dask: who works on the tasks.")]

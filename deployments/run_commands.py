@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from deployments.options import ApiUrl, DaskAddress, Lake, Memory, Profile, Quiet, Runner, Workers, absolute, lake_of, numbers, settings_of, split
+from deployments.options import (
+    ApiUrl,
+    DaskAddress,
+    Lake,
+    Memory,
+    Profile,
+    Quiet,
+    Runner,
+    Workers,
+    absolute,
+    lake_of,
+    numbers,
+    path_of,
+    settings_of,
+    split,
+)
 
 run_app = typer.Typer(no_args_is_help=True, help="Run a flow.")
 
@@ -89,12 +104,14 @@ def depth(
     on_book_error: Annotated[str, typer.Option(help="suspect: mark what follows a gap or a bad line; fail: fail the file.")] = "suspect",
     bars: Annotated[str, typer.Option(help="Bars of the mid, separated by commas.")] = "1m",
     updates: Annotated[bool, typer.Option("--updates", help="Keep every level update, too.")] = False,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Folder for snapshots as CSV.", show_default=False)] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", parser=path_of, help="Folder for snapshots as CSV.", show_default=False)] = None,
     formatted: Annotated[bool, typer.Option("--include-formatted-timestamp", help="Begin each CSV line with the time as text.")] = False,
     heatmaps: Annotated[int, typer.Option(help="Draw heatmaps of this many files, the largest.")] = 20,
     limit: Annotated[int, typer.Option(help="So many files at most; 0: all.")] = 0,
     dataset: Annotated[str, typer.Option(help="Dataset to file all sources under.")] = "",
-    temp_dir: Annotated[Path | None, typer.Option(help="Copy each file there before it is read (slow disks).", show_default=False)] = None,
+    temp_dir: Annotated[
+        Path | None, typer.Option(parser=path_of, help="Copy each file there before it is read (slow disks).", show_default=False)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files and plan; write nothing.")] = False,
     runner: Runner = "threads",
     dask_address: DaskAddress = "",

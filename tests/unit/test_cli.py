@@ -12,13 +12,18 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+import typer
 
 from config.settings import NAMES
 from deployments import cli
+from deployments.backfill import options_of
+from deployments.options import path_of
 from tasks.partitions import MboRecipe
 from tasks.reconstruction.rebuild import rebuild
 from tasks.scanning.decode import decode
@@ -191,6 +196,33 @@ def test_what_cannot_run_says_what_is_allowed_in_one_line_and_exits_with_2(bookm
 def test_what_the_command_line_itself_does_not_understand_exits_with_2(bookmill, arguments, told):
     code, out, err = bookmill(*arguments)
     assert (code, out, told in err, "Traceback" in err) == (2, "", True, False)
+
+
+def test_a_home_folder_is_meant_by_a_tilde_in_every_path_of_every_command(bookmill, lake, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert bookmill("generate", "~/a.dbn", "--records", "100", "--format", "dbn")[0] == 0
+    assert (tmp_path / "home" / "a.dbn").exists()
+    (tmp_path / "home" / "lake").symlink_to(lake)
+    code, out, err = bookmill("sql", "select 1 one", "--lake=~/lake", "--format", "csv")
+    assert (code, out.split()[-1], err) == (0, "1", "")
+    # The shell's way to say a folder of that name.
+    assert bookmill("generate", "./~x/a.dbn", "--records", "100", "--format", "dbn")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "~x"]
+    assert options_of(["csv=~/x", "temp-dir=~/y", "symbol=~z"]) == {
+        "csv": str(tmp_path / "home" / "x"), "temp_dir": str(tmp_path / "home" / "y"), "symbol": "~z",
+    }  # fmt: skip
+
+
+def test_no_path_of_a_command_is_taken_as_it_was_typed():
+    def functions(app: typer.Typer) -> Iterator[Any]:
+        yield from (command.callback for command in app.registered_commands)
+        for group in app.registered_groups:
+            yield from functions(group.typer_instance)
+
+    hints = [hint for function in functions(cli.app) for hint in get_type_hints(function, include_extras=True).values()]
+    paths = [hint.__metadata__[0].parser for hint in hints if hasattr(hint, "__metadata__") and hint.__origin__ in (Path, Path | None)]
+    assert len(paths) > 20
+    assert set(paths) == {path_of}
 
 
 def test_config_show_explains_each_setting_with_its_origin(bookmill, monkeypatch, tmp_path):
