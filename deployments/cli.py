@@ -91,13 +91,13 @@ def demo(
 @app.command()
 def generate(
     path: Annotated[Path, typer.Argument(parser=path_of, help="File to write.")],
-    records: Annotated[int, typer.Option(help="Records, in all.")] = 1_000_000,
+    records: Annotated[int, typer.Option(help="Records, in all, 3.5 billion at most.")] = 1_000_000,
     format: Annotated[str, typer.Option(help="dbn.zst, dbn, parquet, csv, csv.zst, csv.gz, seven-parquet, seven-csv.")] = "dbn.zst",
-    symbols: Annotated[str, typer.Option(help="Symbols, separated by commas, or a number of them.")] = "ESZ5",
-    seed: Annotated[int, typer.Option(help="Seed.")] = 1,
+    symbols: Annotated[str, typer.Option(help="Symbols, separated by commas, or a number of them, 100,000 at most.")] = "ESZ5",
+    seed: Annotated[int, typer.Option(help="Seed, 0 or more.")] = 1,
     date: Annotated[str, typer.Option(help="UTC date of the session.")] = "2025-10-22",
 ) -> None:
-    """Write a generated futures session of any size."""
+    """Write a generated futures session."""
     from deployments.demo import generate_file
 
     generate_file(path, records, format, symbols, seed, date)
@@ -112,7 +112,7 @@ def generate_depth(
     interval: Annotated[str, typer.Option(help="Time between messages.")] = "1s",
     gaps: Annotated[int, typer.Option(help="So often messages are lost.")] = 0,
     outage: Annotated[str, typer.Option(help="Length of a silence in the day, such as 20m; empty for none.")] = "",
-    seed: Annotated[int, typer.Option(help="Seed.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed, 0 or more.")] = 1,
 ) -> None:
     """Write a generated order-book archive of a pair and day, as Bybit's are."""
     from deployments.demo import generate_archive

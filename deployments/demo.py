@@ -40,8 +40,12 @@ def generate_file(path: Path, records: int, format: str, symbols: str, seed: int
 
 
 def _symbols(text: str) -> tuple[str, ...]:
-    """Names given by commas, or as many as a number says."""
+    """Names given by commas, or as many as a number says. Raises UsageError for a number that is too large: the names alone would fill the memory."""
+    from tasks.scanning.synthetic_limits import MOST_SYMBOLS
+
     if text.isascii() and text.isdigit():
+        if len(text.lstrip("0")) > len(str(MOST_SYMBOLS)) or int(text) > MOST_SYMBOLS:
+            raise UsageError(f"symbols is {text[:40]}; allowed: names separated by commas, or a number of them from 1 to {MOST_SYMBOLS:,}")
         return tuple(f"SYM{i:04d}" for i in range(int(text)))
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -51,10 +55,11 @@ def generate_archive(folder: Path, symbol: str, date: str, depth: int, interval:
     from tasks.scanning.synthetic_depth import DepthSpec, write_archive
     from tasks.specs import parse_interval
 
-    minutes = parse_interval(outage) / 60e9 if outage else 0.0
-    spec = DepthSpec(
-        symbol=symbol, date=date, depth=depth, interval_ms=max(1, parse_interval(interval) // 1_000_000), gaps=gaps, outage_minutes=minutes, seed=seed
-    )
+    minutes = parse_interval(outage, "outage") / 60e9 if outage else 0.0
+    interval_ms, rest = divmod(parse_interval(interval), 1_000_000)
+    if rest:
+        raise UsageError(f"interval is {interval!r}; allowed: whole milliseconds, such as 100ms")
+    spec = DepthSpec(symbol=symbol, date=date, depth=depth, interval_ms=interval_ms, gaps=gaps, outage_minutes=minutes, seed=seed)
     path = folder / f"{spec.file_name}.zip"
     start = time.perf_counter()
     facts = write_archive(path, spec)

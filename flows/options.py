@@ -73,7 +73,7 @@ def check_runner(runner: str, dask_address: str) -> str:
 
 
 def _stale_after(text: str) -> int | None:
-    return None if text in ("off", "") else parse_interval(text)
+    return None if text in ("off", "") else parse_interval(text, "stale_after")
 
 
 def parse_time(text: str, zone: str, option: str) -> int:

@@ -80,7 +80,7 @@ def asked_of(
         given[name] = _as(name, value, own.get(name, others.get(name)))
     chosen = {name: given.get(name, default) for name, default in own.items()}
     recipe = recipe_of(symbols=symbols, **chosen) if kind == "mbo" else depth_recipe_of(**chosen)
-    settle_s = 0.0 if settle in ("off", "", "0") else parse_interval(settle) / 1e9
+    settle_s = 0.0 if settle in ("off", "", "0") else parse_interval(settle, "settle") / 1e9
     parameters = {
         **given, "lake": str(Path(lake).absolute()), "dataset": dataset, "profile": profile, "settings": dict(settings or {}),
         "symbols" if kind == "mbo" else "pairs": list(symbols),

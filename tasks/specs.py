@@ -40,12 +40,12 @@ class BarSpec:
     layer: str
 
 
-def parse_interval(text: str) -> int:
-    """Nanoseconds of "250us", "100ms", "1s", "5m", "1h", "1d"; raises UsageError."""
+def parse_interval(text: str, name: str = "interval") -> int:
+    """Nanoseconds of "250us", "100ms", "1s", "5m", "1h", "1d"; raises UsageError. name: of the option, for that."""
     match = _INTERVAL.fullmatch(text.strip())
     nanoseconds = int(match[1]) * UNITS_NS[match[2]] if match else 0
     if not 0 < nanoseconds < _MAX_INTERVAL_NS:
-        raise UsageError(f"interval is {text!r}; allowed: a whole number above 0 and one of {', '.join(UNITS_NS)}, e.g. 250us, 100ms, 1s, 5m, 1h, 1d")
+        raise UsageError(f"{name} is {text!r}; allowed: a whole number above 0 and one of {', '.join(UNITS_NS)}, e.g. 250us, 100ms, 1s, 5m, 1h, 1d")
     return nanoseconds
 
 

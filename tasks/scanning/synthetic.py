@@ -1,4 +1,4 @@
-"""Generated market-by-order sessions: any size, the same for the same spec, valid by every rule of the book.
+"""Generated market-by-order sessions: of 1 to 3.5 billion records, the same for the same spec, valid by every rule of the book.
 
 For the demonstration, benchmarks and tests. Files of them are written by synthetic_writers.py; the stochastic part is in the synthetic_*_kernels.
 """
@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.errors import UsageError
 from tasks.scanning.synthetic_kernels import EVENT_ROWS
+from tasks.scanning.synthetic_limits import MOST_RECORDS, MOST_SYMBOLS, check_date, check_seed
 from tasks.scanning.synthetic_market import new_market, side_facts
 from tasks.scanning.synthetic_phase_kernels import run
 from tasks.schemas import ACTIONS, F_LAST, MBO_RECORD
@@ -49,18 +50,24 @@ class SessionSpec:
     publishers: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
-        for name, value in (("records", self.records), ("hours", self.hours), ("tick", self.tick), ("live_orders", self.live_orders)):
+        if not 1 <= self.records <= MOST_RECORDS:
+            raise UsageError(f"records is {self.records}; allowed: 1 to {MOST_RECORDS:,}")
+        check_seed(self.seed)
+        for name, value in (("hours", self.hours), ("tick", self.tick), ("live_orders", self.live_orders)):
             if value <= 0:
                 raise UsageError(f"{name} is {value}; it must be positive")
         for name, values in (("symbols", self.symbols), ("publishers", self.publishers)):
             if not values or len(set(values)) != len(values):
                 raise UsageError(f"{name} has {len(values)} entries, {len(set(values))} different; give at least one, each once")
+        if len(self.symbols) > MOST_SYMBOLS:
+            raise UsageError(f"symbols has {len(self.symbols):,} entries; allowed: 1 to {MOST_SYMBOLS:,}")
         if odd := [s for s in self.symbols if not s or not s.isascii() or not s.isprintable() or any(c in s for c in ',"')]:
             raise UsageError(f"symbol {odd[0]!r} cannot stand in every format; use printable ASCII without comma and quote")
         try:
             self.start_ns  # noqa: B018
         except ValueError as fault:
             raise UsageError(f"date {self.date!r} and start {self.start!r} are no time; give YYYY-MM-DD and HH:MM") from fault
+        check_date(self.date)
 
     @property
     def start_ns(self) -> int:

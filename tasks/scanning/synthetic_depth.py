@@ -21,6 +21,7 @@ from isal import igzip
 from tasks.errors import UsageError
 from tasks.scanning import synthetic_depth_text_kernels as tk
 from tasks.scanning.synthetic_depth_kernels import MOST_CHANGES, STATE, Book, Changes, fill_book
+from tasks.scanning.synthetic_limits import check_date, check_seed
 from tasks.storage import atomic_file
 
 DAY_MS = 86_400_000
@@ -75,12 +76,14 @@ class DepthSpec:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
         if self.open_price // self.tick < (lowest := int(30_000 + 20 * self.depth * self.step)):
             raise UsageError(f"open_price is {self.open_price // self.tick:,} ticks; it must be {lowest:,} or more for the book to stay above 0")
+        check_seed(self.seed)
         if not self.symbol.isascii() or not self.symbol.isalnum() or len(self.symbol) > 64:
             raise UsageError(f"symbol is {self.symbol!r}; allowed: 1 to 64 ASCII letters and digits")
         try:
             self.start_ms  # noqa: B018
         except ValueError as fault:
             raise UsageError(f"date is {self.date!r}; give YYYY-MM-DD") from fault
+        check_date(self.date)
 
     @property
     def start_ms(self) -> int:

@@ -208,12 +208,22 @@ def test_two_thousand_symbols_are_as_active_as_zipf_says_and_each_has_its_book()
     "wrong",
     [
         {"records": 0}, {"tick": -1}, {"hours": 0}, {"publishers": ()}, {"symbols": ()}, {"symbols": ("A", "A")}, {"symbols": ("A,B",)},
-        {"date": "22.10.2025"},
+        {"date": "22.10.2025"}, {"records": 3_500_000_001}, {"seed": -1}, {"date": "1969-12-31"}, {"date": "2262-01-01"}, {"date": "0001-01-01"},
+        {"symbols": tuple(f"S{i}" for i in range(100_001))},
     ],
+    ids=lambda wrong: " ".join(wrong),
 )  # fmt: skip
 def test_a_spec_that_cannot_be_generated_is_refused(wrong):
-    with pytest.raises(UsageError):
+    (name,) = wrong
+    with pytest.raises(UsageError, match=name.removesuffix("s")):
         SessionSpec(**wrong)
+
+
+@pytest.mark.parametrize("date", ["1970-01-01", "2261-12-31"])
+def test_the_first_and_the_last_day_and_any_seed_can_be_generated(date):
+    rows, _ = collect(SessionSpec(records=100, date=date, seed=2**80))
+    assert len(rows) == 100
+    assert str(rows["ts_event"][0].astype("datetime64[ns]"))[:10] == date
 
 
 def test_files_come_with_their_facts_beside_them(tmp_path):

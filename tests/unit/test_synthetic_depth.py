@@ -160,7 +160,7 @@ def test_every_packing_holds_the_same_lines(tmp_path):
 
 @pytest.mark.parametrize("change", [
     {"depth": 1}, {"interval_ms": 1}, {"quiet": 1.0}, {"updates": 0.5}, {"layout": "x"}, {"next_day": "maybe"}, {"open_price": 1000},
-    {"symbol": 'A"'}, {"date": "2025-13-01"}, {"gaps": -1},
+    {"symbol": 'A"'}, {"date": "2025-13-01"}, {"gaps": -1}, {"seed": -1}, {"date": "1969-12-31"}, {"date": "2262-01-01"},
 ])  # fmt: skip
 def test_a_spec_that_cannot_be_is_refused_with_what_is_allowed(change):
     (name,) = change
