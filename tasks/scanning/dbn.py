@@ -20,11 +20,11 @@ from tasks.errors import CorruptSource, EmptySource, SchemaMismatch, UnknownForm
 from tasks.partitions import SourceFile
 from tasks.scanning.batches import BadRow, RawBatch
 from tasks.scanning.chunks import ByteStream, read_ahead
-from tasks.scanning.dbn_kernels import DAY_NS, NO_TIME, count_mbo, split_records, walk_records
+from tasks.scanning.dbn_kernels import DAY_NS, LAST_VERSION, NO_TIME, begins_stream, count_mbo, split_records, walk_records
 from tasks.scanning.symbols import EPOCH, FOREVER, DatedSymbols, SymbolCodes, metadata_intervals
 from tasks.schemas import EVENT_DTYPES, MBO_RECORD
 
-VERSIONS = (1, 2, 3)
+VERSIONS = tuple(range(1, LAST_VERSION + 1))
 SYMBOL_MAPPING = 22
 # Length of a symbol mapping record -> where its symbol in, its symbol out and its start and end times stand (version 1; versions 2 and 3).
 _MAPPING_LAYOUTS = {80: (slice(16, 38), slice(38, 60), 64), 176: (slice(17, 88), slice(89, 160), 160)}
@@ -149,7 +149,8 @@ class DbnReader:
     def batches(self, batch_rows: int) -> Iterator[RawBatch]:
         """Yield the records in file order, at most `batch_rows` of them in a batch.
 
-        Raises CorruptSource, after everything before the break was yielded, where the file is cut or a record's length is impossible.
+        Raises CorruptSource, after everything before the break was yielded, where the file is cut, a record's length is impossible or another
+        file begins.
         """
         size = self.header.record_bytes
         rest, base = np.empty(0, np.uint8), self._stream.position
@@ -166,10 +167,7 @@ class DbnReader:
                     yield self._batch(data, starts[low:high], None if is_mbo is None else is_mbo[low:high], base)
                 at = end
             if broken:
-                problem = (
-                    f"the record there has length {4 * int(data[at])}, which no record of its type has; {self.source_rows:,} whole records before it"
-                )
-                raise CorruptSource(self._stream.path, problem, offset=base + at, remedy=_GET_AGAIN)
+                raise broken_record(self._stream, data, at, base + at, self.source_rows)
             rest, base = data[at:], base + at
         if self._stream.fault or len(rest):
             problem = self._stream.fault or f"the file ends {len(rest)} bytes into a record"
@@ -245,6 +243,18 @@ class DbnReader:
             BadRow(place, first + i, base + int(starts[i]), self._bytes(data, int(starts[i])), reason, detail, symbol)
             for place, (i, reason, detail, symbol) in zip(before, bad, strict=True)
         ]
+
+
+def broken_record(stream: ByteStream, data: np.ndarray, at: int, offset: int, whole: int) -> CorruptSource:
+    """The error about the record at `at` of `data`, byte `offset` of the decompressed stream, which cannot be one. whole: records before it."""
+    before = f"{whole:,} whole records before it"
+    if not begins_stream(data, at):
+        problem = f"the record there has length {4 * int(data[at])}, which no record of its type has; {before}"
+        return CorruptSource(stream.path, problem, offset=offset, remedy=_GET_AGAIN)
+    what = "another DBN file begins there" if data[at] == ord("D") else "a zstd file begins there, which in a stream of records is another DBN file"
+    unpacked = " of the decompressed stream" if stream.compression else ""
+    problem = f"{what}: it looks like several files joined together; {before}"
+    return CorruptSource(stream.path, problem, offset=offset, remedy=f"Give the files one by one; joined, they part at this byte{unpacked}")
 
 
 def mapping_of(record: bytes, ts_out: bool) -> tuple[int, int, int, str] | None:

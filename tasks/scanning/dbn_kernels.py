@@ -9,6 +9,7 @@ from tasks.kernels import njit
 MBO_RTYPE = 160
 HEADER_WORDS = 4  # every DBN record begins with a 16-byte header; its length byte counts 4-byte words
 NO_TIME, TIME_RANGE = 1, 2
+LAST_VERSION = 3
 DAY_NS = 86_400_000_000_000
 
 _UNDEF_TIME = np.uint64(2**64 - 1)
@@ -34,12 +35,25 @@ def count_mbo(data, start, limit, record_bytes):
 
 
 @njit(nogil=True, cache=True)
+def begins_stream(data, at):
+    """Whether the bytes of `data` (uint8[n]) at `at`, where a record is due, begin another stream: "DBN" and a version, or a zstd frame.
+
+    Read as a record they would be one of a type that DBN does not have (66 or 181), so that no record is taken for a stream.
+    """
+    if at + 4 > data.shape[0]:
+        return False
+    if data[at] == 0x44 and data[at + 1] == 0x42 and data[at + 2] == 0x4E:
+        return 1 <= data[at + 3] <= LAST_VERSION
+    return data[at] == 0x28 and data[at + 1] == 0xB5 and data[at + 2] == 0x2F and data[at + 3] == 0xFD
+
+
+@njit(nogil=True, cache=True)
 def walk_records(data, start, limit, record_bytes, starts, is_mbo):
     """Follow the length bytes of up to `limit` records in `data` (uint8[n]) from `start`.
 
     starts int64[limit], is_mbo bool[limit] written: where each record begins, and whether it is an mbo record.
     Returns (broken, records, end): broken 1 when the record at `end` has an impossible length (shorter than a header, or an
-    mbo record that is not `record_bytes` long), else 0; `end` is the first byte not consumed.
+    mbo record that is not `record_bytes` long) or is the beginning of another stream, else 0; `end` is the first byte not consumed.
     """
     words = record_bytes // 4
     at = start
@@ -47,7 +61,7 @@ def walk_records(data, start, limit, record_bytes, starts, is_mbo):
     while count < limit and at + 2 <= data.shape[0]:
         length = np.int64(data[at])
         mbo = data[at + 1] == MBO_RTYPE
-        if length < HEADER_WORDS or (mbo and length != words):
+        if length < HEADER_WORDS or (mbo and length != words) or (not mbo and begins_stream(data, at)):
             return 1, count, at
         if at + 4 * length > data.shape[0]:
             break

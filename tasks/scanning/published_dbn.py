@@ -11,7 +11,7 @@ from tasks.errors import CorruptSource, SchemaMismatch
 from tasks.partitions import SourceFile
 from tasks.scanning.batches import BadRow
 from tasks.scanning.chunks import ByteStream, read_ahead
-from tasks.scanning.dbn import DbnHeader, mapping_of, read_metadata, stretches
+from tasks.scanning.dbn import DbnHeader, broken_record, mapping_of, read_metadata, stretches
 from tasks.scanning.published_batches import INSTRUMENT, TS_EVENT, TS_RECV, PublishedBatch, columns_of
 from tasks.scanning.published_formats import DBN_SCHEMAS, Published
 from tasks.scanning.published_kernels import FIRST_LEVEL, LEVEL_BYTES, split_published, walk_published
@@ -76,8 +76,7 @@ class PublishedDbn:
                     yield self._batch(data, starts[low:high], wanted[low:high], base)
                 at = end  # what stands before a break comes first; the next call finds the break at once
             if broken:
-                problem = f"the record there has length {4 * int(data[at])}, which no record of its type has"
-                raise CorruptSource(path, f"{problem}; {self.source_rows:,} whole records before it", offset=base + at, remedy=_GET_AGAIN)
+                raise broken_record(self._stream, data, at, base + at, self.source_rows)
             rest, base = data[at:], base + at
         if self._stream.fault or len(rest):
             problem = self._stream.fault or f"the file ends {len(rest)} bytes into a record"

@@ -38,6 +38,7 @@ from tasks.scanning.csv_kernels import (
     note_bad,
 )
 from tasks.scanning.csv_symbol_kernels import MAX_SYMBOL
+from tasks.scanning.dbn_kernels import begins_stream
 from tasks.scanning.published_batches import (
     ACTION,
     FLAGS,
@@ -179,13 +180,13 @@ def walk_published(data, start, record_bytes, rtype, starts, wanted):
 
     starts int64[limit], wanted bool[limit] written: where each record begins, and whether it is of type `rtype`.
     Returns (broken, records, end): broken 1 when the record at `end` has an impossible length (shorter than a header, or of type `rtype`
-    and not `record_bytes` long), else 0; `end` is the first byte not consumed.
+    and not `record_bytes` long) or is the beginning of another stream, else 0; `end` is the first byte not consumed.
     """
     at, count = start, 0
     while count < len(starts) and at + 2 <= len(data):
         length = 4 * np.int64(data[at])
         ours = data[at + 1] == rtype
-        if length < 4 * HEADER_WORDS or (ours and length != record_bytes):
+        if length < 4 * HEADER_WORDS or (ours and length != record_bytes) or (not ours and begins_stream(data, at)):
             return 1, count, at
         if at + length > len(data):
             break

@@ -184,6 +184,30 @@ def test_an_impossible_record_length_ends_the_file_at_its_offset(tmp_path, words
         assert error.offset == len(head) + 3 * 56
 
 
+@pytest.mark.parametrize(("first", "second"), [("plain", "plain"), ("zstd", "zstd"), ("gzip", "gzip"), ("plain", "zstd")])
+def test_files_joined_together_are_told_as_such_where_the_second_begins(tmp_path, first, second):
+    head, path = naive.header(mappings=[naive.mapping("ESH4", (1, 2, "17"))] * 40), tmp_path / "joined.dbn"
+    one, two = head + naive.mbo(sequence=1) * 3 + naive.other(23, 80), naive.header(2) + naive.mbo(sequence=2) * 5
+    path.write_bytes(PACK[first](one) + PACK[second](two))
+    for batch_rows in (1, 4, 100):
+        rows, bad, _, error = read(path, batch_rows)
+        assert ([values["sequence"] for values, *_ in rows], len(bad)) == ([1, 1, 1], 1)
+        assert error is not None
+        assert error.offset == len(one)
+        assert "several files joined together; 4 whole records before it" in str(error)
+        assert "Give the files one by one" in error.remedy
+
+
+@pytest.mark.parametrize("rest", [b"", b"N", b"N\4" + bytes(300), b"M\3" + bytes(300)])
+def test_what_only_resembles_the_beginning_of_a_file_is_no_joined_file(tmp_path, rest):
+    path = tmp_path / "a.dbn"
+    path.write_bytes(naive.header() + naive.mbo(sequence=1) + b"DB" + rest)
+    rows, _, _, error = read(path)
+    assert [values["sequence"] for values, *_ in rows] == [1]
+    assert error is not None
+    assert "joined" not in str(error)
+
+
 def test_damaged_zstd_data_is_an_error_at_an_offset(tmp_path):
     rng = np.random.default_rng(3)
     body = b"".join(naive.mbo(order_id=int(x), ts_event=1, ts_recv=1) for x in rng.integers(0, 2**62, 3_000))

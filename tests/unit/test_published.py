@@ -483,6 +483,13 @@ def test_an_impossible_record_length_is_found_after_what_stands_before_it(tmp_pa
     assert fault.value.offset == len(data) - 80
 
 
+def test_a_file_joined_to_another_is_told_as_such(tmp_path):
+    data = dbn_bytes(rows_of("mbp-1", 5), "mbp-1")
+    with pytest.raises(CorruptSource, match="another DBN file begins there: it looks like several files joined together") as fault:
+        decode_published(source_of(written(tmp_path, data + data)), tmp_path / "lake", batch_rows=2)
+    assert fault.value.offset == len(data)
+
+
 def test_a_source_that_changed_is_not_published(tmp_path):
     path = written(tmp_path, form("csv", rows_of("mbp-1", 20), "mbp-1"))
     source = source_of(path)
