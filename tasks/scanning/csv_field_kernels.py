@@ -45,7 +45,7 @@ _WHOLE_MAX, _FRACTION_MAX = 9_223_372_036, 854_775_807  # 2^63-1 in units of 1e-
 _TRUE, _FALSE = tuple(b"true"), tuple(b"false")
 _POWERS = tuple(10**k for k in range(10))
 _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-_POINT, _COLON = 46, 58
+_PLUS, _POINT, _COLON = 43, 46, 58
 
 
 @field
@@ -162,10 +162,24 @@ def _date_ns(year, month, day):
 
 
 @field
-def parse_time(buf, p, state):
-    """ns since the epoch as an integer, or ISO 8601 "YYYY-MM-DD[T ]HH:MM:SS[.1 to 9 decimals][Z|+00:00]" (UTC without a zone) -> int64 ns.
+def _offset(buf, p):
+    """(OK or MALFORMED, minutes east of UTC, position after) of Z, +HH, +HHMM or +HH:MM (or minus), 0 where none of them stands at p."""
+    sign = 1 if buf[p] == _PLUS else -1
+    if buf[p] != _PLUS and buf[p] != MINUS:
+        return OK, np.int64(0), p + (buf[p] == 90)  # Z
+    hours, minutes, p = _digits(buf, p + 1, 2), np.int64(0), p + 3
+    if hours >= 0 and (buf[p] == _COLON or 48 <= buf[p] <= 57):
+        p += buf[p] == _COLON
+        minutes, p = _digits(buf, p, 2), p + 2
+    ok = 0 <= hours <= 23 and 0 <= minutes <= 59
+    return (OK if ok else MALFORMED), sign * (hours * 60 + minutes), p
 
-    Decimals beyond the ninth must be 0. No leap seconds, no other zones. state caches the last date (DATE_KEY, DATE_NS).
+
+@field
+def parse_time(buf, p, state):
+    """ns since the epoch as an integer, or ISO 8601 "YYYY-MM-DD[T ]HH:MM:SS[.1 to 9 decimals][Z|+HH|+HHMM|+HH:MM]" -> int64 ns.
+
+    UTC without a zone. Decimals beyond the ninth must be 0. No leap seconds. state caches the last date (DATE_KEY, DATE_NS).
     """
     year = _digits(buf, p, 4)
     if year < 0 or buf[p + 4] != MINUS:
@@ -199,13 +213,10 @@ def parse_time(buf, p, state):
     status, ns, stop = parse_decimal(buf, p + 6, True)
     if status != OK or buf[stop - 1] == _POINT or (stop > p + 8 and buf[p + 8] != _POINT):
         return MALFORMED, np.int64(0), p
-    if buf[stop] == 90:  # Z
-        stop += 1
-    elif buf[stop] == 43:  # +00:00
-        if _digits(buf, stop + 1, 2) != 0 or buf[stop + 3] != _COLON or _digits(buf, stop + 4, 2) != 0:
-            return MALFORMED, np.int64(0), p
-        stop += 6
-    return OK, state[DATE_NS] + (hour * 60 + minute) * 60_000_000_000 + ns, stop
+    status, east, stop = _offset(buf, stop)
+    if status != OK:
+        return MALFORMED, np.int64(0), p
+    return OK, state[DATE_NS] + (hour * 60 + minute - east) * 60_000_000_000 + ns, stop
 
 
 @kernel

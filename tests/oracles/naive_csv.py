@@ -55,14 +55,15 @@ def time_ns(text: str) -> int:
         if int(text) > I64:
             raise Bad("overflow")
         return int(text)
-    parts = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})0*)?(?:Z|\+00:00)?", text, re.ASCII)
-    if not parts or not 1678 <= int(parts[1]) <= 2261:
+    parts = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})0*)?(?:Z|([+-])(\d\d)(?::?(\d\d))?)?", text, re.ASCII)
+    if not parts or not 1678 <= int(parts[1]) <= 2261 or int(parts[9] or 0) > 23 or int(parts[10] or 0) > 59:
         raise Bad("time")
     try:
         whole = datetime(*(int(part) for part in parts.groups()[:6]))
     except ValueError:
         raise Bad("time") from None
-    return (whole - EPOCH) // timedelta(seconds=1) * 10**9 + int((parts[7] or "").ljust(9, "0"))
+    east = timedelta(hours=int(parts[9] or 0), minutes=int(parts[10] or 0)) * (-1 if parts[8] == "-" else 1)
+    return (whole - EPOCH - east) // timedelta(seconds=1) * 10**9 + int((parts[7] or "").ljust(9, "0"))
 
 
 def field(name: str, text: str, integers: bool) -> int | str | None:

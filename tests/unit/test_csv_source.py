@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import zstandard
 from hypothesis import example, given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import CorruptSource, EmptySource, SchemaMismatch, SourceError
 from tasks.partitions import SourceFile
+from tasks.scanning.arrow_values import times
 from tasks.scanning.csv_field_kernels import MAX_LINE
 from tasks.scanning.csv_source import CsvReader
 from tasks.schemas import EVENT_DTYPES, UNDEF_PRICE
@@ -66,13 +68,19 @@ EDGE_PRICES = "nan NaN - . .5 5. --1 1e5 00012.5 1.0000000000000 0.0000000001 92
 EDGE_TIMES = """2024-02-29T00:00:00Z 2023-02-29T00:00:00Z 1900-02-29T00:00:00 2000-02-29T23:59:59.999999999 2025-01-01T00:00:60Z 2025-01-01T24:00:00Z
     2025-01-01T00:00:00.Z 2025-01-01T00:00:00.1234567890Z 2025-01-01T00:00:00.1234567891Z 2025-01-01T00:00:00+01:00 2025-01-01 2025-1-1T00:00:00
     2025-01-01T00:00:000Z 0000-00-00T00:00:00 1752735909035627674 9223372036854775807 9223372036854775808 -5 2025-01-01T00:00:0 2025-13-01T00:00:00
-    2025-01-32T00:00:00 2261-12-31T23:59:59.999999999Z 2262-01-01T00:00:00Z 1677-12-31T00:00:00Z 1678-01-01T00:00:00Z 2025-01-01T00:00:00.5+00:00x"""
+    2025-01-32T00:00:00 2261-12-31T23:59:59.999999999Z 2262-01-01T00:00:00Z 1677-12-31T00:00:00Z 1678-01-01T00:00:00Z 2025-01-01T00:00:00.5+00:00x
+    2025-01-01T00:00:00.5+00 2025-01-01T00:00:00+0000 2025-01-01T00:00:00-00:00 2025-01-01T00:00:00-05 2025-01-01T00:00:00-0530
+    2025-01-01T00:00:00+23:59 2025-01-01T00:00:00+24 2025-01-01T00:00:00+00:60 2025-01-01T00:00:00+0 2025-01-01T00:00:00+000 2025-01-01T00:00:00+00:
+    2025-01-01T00:00:00+00:0 2025-01-01T00:00:00+00000 2025-01-01T00:00:00+ 2025-01-01T00:00:00- 2025-01-01T00:00:00Z+00 2025-01-01T00:00:00+00Z
+    2261-12-31T23:59:59-23:59 1678-01-01T00:00:00+23:59"""
 INTEGERS = st.integers(0, 2**65).map(str) | st.sampled_from(["", *EDGE_INTEGERS.split()])
 PRICES = (
     st.decimals(-(2 * 10**10), 2 * 10**10, places=10).map(str) | st.decimals(0, 5000, places=4).map(str) | st.sampled_from(["", *EDGE_PRICES.split()])
 )
 TIMES = (
-    st.datetimes().map(lambda t: t.isoformat() + "Z") | st.datetimes().map(lambda t: str(t) + "+00:00") | st.sampled_from(["", *EDGE_TIMES.split()])
+    st.datetimes().map(lambda t: t.isoformat() + "Z")
+    | st.tuples(st.datetimes(), st.sampled_from(["+00:00", "+00", "+0000", "-05", "+05:30"])).map(lambda t: f"{t[0]}{t[1]}")
+    | st.sampled_from(["", *EDGE_TIMES.split()])
 )
 TEXTS = {
     "ts_event": TIMES, "ts_recv": TIMES, "price": PRICES, "size": INTEGERS, "order_id": INTEGERS, "publisher_id": INTEGERS, "instrument_id": INTEGERS,
@@ -101,6 +109,15 @@ def test_every_edge_of_a_field_reads_as_in_the_twin(tmp_path, column):
     expected = naive.read(path.read_bytes(), "edge")
     assert collect(opened(path)) == expected
     assert all(expected)  # some are right, some are wrong
+
+
+@pytest.mark.parametrize("zone", ["+00", "+0000", "+00:00", "Z", "", "-05", "+0530"])
+def test_times_with_an_offset_are_the_same_as_in_text_of_a_parquet_file(tmp_path, zone):
+    text = f"2025-01-02 14:30:00.123456789{zone}"
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([",".join(GOOD), ",".join({**GOOD, "ts_event": text}.values()), ""]))
+    ((event,), bad) = collect(opened(path))
+    assert (event["ts_event"], bad) == (int(times(pa.array([text]))[0][0]), [])
 
 
 @st.composite
