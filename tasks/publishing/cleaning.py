@@ -9,6 +9,7 @@ from pathlib import Path
 from tasks.disk import storage_error
 from tasks.locks import PARTITION, SOURCE, Claims, source_claim
 from tasks.partitions import Partition
+from tasks.publishing import ledger
 from tasks.publishing.orphans import ACCOUNTS, PICTURES, Stock, find_old_events, find_orphans, find_partials, take_stock
 from tasks.storage import PARTIAL
 
@@ -36,7 +37,16 @@ def clean(
             again, kept = _removable(take_stock(lake), orphans, old_events)
             still = set(again)
             names = [name for name in names if name in still]
-        return _remove(lake, names, kept, dry_run=False)
+        removed, kept = _remove(lake, names, kept, dry_run=False)
+        _account_anew(lake, [name for name, _ in removed])
+        return removed, kept
+
+
+def _account_anew(lake: Path, removed: list[str]) -> None:
+    """Ledgers of partitions that lost events: without this they would still count those."""
+    for partition in sorted({Partition.of_path(name) for name in removed if name.startswith("events/") and name.endswith(".parquet")}):
+        if (lake / partition.path("ledger")).exists():
+            ledger.write(lake, partition)
 
 
 def _claims_of(stock: Stock, names: list[str]) -> tuple[list[str], list[str]]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -48,7 +51,10 @@ def examine(lake: Path, *, deep: bool = False) -> Checkup:
     found = [*stock.problems, *find_partials(stock), *orphans, *replaced, *_missing(stock), *_quarantined(stock)]
     found += [finding for finding in _misfits(stock) if finding.path not in lost]
     old, gone = ({stock.files[finding.path].partition for finding in of if finding.path in stock.files} for of in (replaced, orphans))
-    found += _accounts(stock, old, gone)
+    whole = _whole(stock, gone)
+    account = ledger.collect(lake, whole)
+    found += _accounts(whole, account, old)
+    found += _kept_ledgers(stock, account, {stock.files[f.path].partition for f in found if f.wrong and f.path in stock.files}, set(whole))
     return Checkup(len(stock.files), sorted(found, key=lambda finding: (finding.kind, finding.path, finding.what)))
 
 
@@ -82,22 +88,45 @@ def _quarantined(stock: Stock) -> Iterator[Finding]:
                 yield Finding("quarantine", file.path, what, "`bookmill quarantine list` shows an example, `export` writes the rows.", wrong=False)
 
 
-def _accounts(stock: Stock, replaced: set[Partition | None], gone: set[Partition | None]) -> Iterator[Finding]:
-    """What of the ledger does not add up. replaced: partitions with events of a source that changed, which the books rightly leave out; gone: those
-    with orphans, whose account cannot be whole."""
+def _whole(stock: Stock, gone: set[Partition | None]) -> list[Partition]:
+    """Partitions whose account can be whole. gone: those with orphans."""
     broken = {file.partition for file in stock.files.values() if not file.footer} | gone
     datasets = {file.path.split("/")[1] for file in stock.files.values() if file.layer == "sources" and not file.footer}
-    whole = [p for p in stock.partitions if p not in broken and p.path("sources").split("/")[1] not in datasets]
-    table = ledger.collect(stock.lake, whole)
+    return [p for p in stock.partitions if p not in broken and p.path("sources").split("/")[1] not in datasets]
+
+
+def _accounts(whole: list[Partition], account: pa.Table, replaced: set[Partition | None]) -> Iterator[Finding]:
+    """What of the account (schema LEDGER) does not add up. replaced: partitions with events of a source that changed, which the books rightly leave
+    out."""
     # Rows of no partition share a key with each other, and may share one with a partition: they are held to themselves.
-    inside = pc.match_substring(table["counts"], '"file_rows"')
-    outside = table.filter(pc.invert(inside))
-    problems = [*ledger.check(table.filter(inside)), *(said for i in range(len(outside)) for said in ledger.check(outside.slice(i, 1)))]
+    inside = _inside(account)
+    outside = account.filter(pc.invert(inside))
+    problems = [*ledger.check(account.filter(inside)), *(said for i in range(len(outside)) for said in ledger.check(outside.slice(i, 1)))]
     for said in problems:
         of = next((p for p in whole if said.startswith((f"{p},", f"{p}:"))), None)
         if of is None or of not in replaced or ": decode put out" not in said:
             path = of.path("ledger") if of else "sources"
             yield Finding("ledger", path, said[:1].upper() + said[1:], "Start the run again; when it stays, please report it with the source.")
+
+
+def _inside(account: pa.Table) -> pa.ChunkedArray:
+    return pc.match_substring(account["counts"], '"file_rows"')
+
+
+def _kept_ledgers(stock: Stock, account: pa.Table, told: set[Partition | None], whole: set[Partition]) -> Iterator[Finding]:
+    """Each ledger file against the digest of its own lines, and against what its files say now. told: partitions of which something else is wrong;
+    what makes those right changes what their files say."""
+    by_files: dict[Partition, list[dict[str, Any]]] = defaultdict(list)
+    for row in account.filter(_inside(account)).to_pylist():
+        by_files[Partition(row["dataset"], row["date"], row["symbol"], row["publisher_id"], row["instrument_id"])].append(row)
+    for file in (file for file in stock.files.values() if file.layer == "ledger" and file.footer):
+        lines = pq.read_table(stock.lake / file.path, partitioning=None).to_pylist()
+        apart = ledger.difference(lines, by_files[file.partition]) if file.partition in whole else ""
+        if digest(lines) != file.footer["inputs"]:
+            what = f"Its lines are not those that were written, by the digest in its footer{': ' if apart else ''}{apart}."
+            yield Finding("ledger", file.path, what, "Delete it and start the run again: it is made anew.")
+        elif apart and file.partition not in told:
+            yield Finding("outdated", file.path, f"Does not say what the files of its partition say: {apart}.", _AGAIN)
 
 
 def _misfits(stock: Stock) -> Iterator[Finding]:

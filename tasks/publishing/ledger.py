@@ -72,11 +72,26 @@ def write(lake: Path, partition: Partition) -> pa.Table:
     """
     table = pa.Table.from_pylist([_row(partition, line) for line in _stages(lake, partition)], schema=LEDGER)
     rows = table.to_pylist()
+    # The digest of the lines stands in for inputs: `bookmill doctor` holds the lines to it, and it to the files.
     stamp = Stamp(inputs=digest(rows), recipe=digest("ledger"))
     path = lake / partition.path("ledger")
     if not is_done(path, stamp):
         write_table(path, table, stamp, {"violations": _problems(rows)})
     return table
+
+
+def difference(kept: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:
+    """The first thing in which the lines of a kept ledger differ from `now`, the lines that its files give; "" where they are the same."""
+    lines, files = ({row["stage"]: row for row in rows} for rows in (kept, now))
+    for stage in [*files, *(stage for stage in lines if stage not in files)]:
+        if stage not in files:
+            return f"it has a line of {stage}, of which there are no files"
+        if stage not in lines:
+            return f"it has no line of {stage}, of which there are files"
+        for name, value in files[stage].items():
+            if lines[stage].get(name) != value:
+                return f"{name} of {stage} is {lines[stage].get(name)!r} in it, and {value!r} by the files"
+    return "" if kept == now else "its lines are in another order, twice, or have other columns"
 
 
 def layer_files(lake: Path, partition: Partition, layer: str) -> list[Path]:

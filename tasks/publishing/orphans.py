@@ -26,6 +26,7 @@ from tasks.storage import PARTIAL, partial_owner
 PICTURES = (".png", ".html")
 _OWN = ("reports", "runs")  # folders of files that are no layers
 ACCOUNTS = ("sources", "quarantine")  # one file a source, not a partition
+_READ = (*ACCOUNTS, "ledger")  # whose rows are looked at, and few
 _FOOTER = ("inputs", "recipe", "code", "rows", "facts")
 # Facts of a heatmap are its axes: they are not needed here, and large.
 _WITH_FACTS = ("events", "bbo", "depth-bbo", "cbbo", "sources")
@@ -132,7 +133,7 @@ def _read(stock: Stock, path: str, layer: str, deep: bool) -> tuple[dict[str, st
     try:
         metadata = pq.read_metadata(stock.lake / path)
         raw = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in (metadata.metadata or {}).items()}
-        if deep or layer in ACCOUNTS:  # accounts are read later on, and small
+        if deep or layer in _READ:
             _read_rows(stock.lake / path, metadata.num_rows)
     except (OSError, pa.ArrowException) as fault:
         tell("unreadable", f"Cannot be read as Parquet: {str(fault).splitlines()[0].rstrip('.')}.")

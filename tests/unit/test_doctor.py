@@ -24,7 +24,7 @@ from tasks.depth_recipe import DepthRecipe
 from tasks.errors import StorageError
 from tasks.footers import read_facts, read_footer
 from tasks.locks import PARTITION, Claims
-from tasks.partitions import MboRecipe, Partition, Stamp
+from tasks.partitions import MboRecipe, Partition, Stamp, digest
 from tasks.publishing import ledger
 from tasks.publishing.cleaning import clean
 from tasks.publishing.doctor import examine
@@ -151,6 +151,7 @@ def test_layers_of_earlier_options_are_in_order(lake, made):
     more = MboRecipe(depth=2, interval_ns=RECIPE.interval_ns, bars=("1h",))
     work_on(lake, made[0].parent / "feed-2025-10-22.csv", more, whole=False)
     aggregate(lake, made[1][0], MboRecipe(depth=2, interval_ns=RECIPE.interval_ns, bars=("1h",)))
+    ledger.write(lake, made[1][0])
     # The next day goes on from a closing book of other options: it alone is to be made again.
     assert {path.split("/")[2] for _, path in wrong(lake)} == {"date=2025-10-23"}
     assert {kind for kind, _ in wrong(lake)} == {"outdated"}
@@ -305,6 +306,66 @@ def test_the_ledger_of_a_partition_that_is_gone_is_an_orphan(lake, day):
 def test_a_ledger_that_does_not_add_up_is_told(lake, day):
     restamp(lake / day.path("ohlcv-5m"), facts={"rows_filtered": 7})
     assert wrong(lake) == [("ledger", day.path("ledger"))]
+
+
+def rewritten(path: Path, *, inputs: str = "", **values: object) -> None:
+    """A ledger whose first line says something else, under the footer that it had."""
+    table = pq.read_table(path, partitioning=None)
+    lines = table.to_pylist()
+    lines[0] |= values
+    restamp(path, pa.Table.from_pylist(lines, table.schema.remove_metadata()), **({"inputs": digest(lines)} if inputs else {}))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_ledger_whose_lines_were_changed_by_hand_is_told_and_another_run_after_its_removal_mends_it(lake, day, deep):
+    path = lake / day.path("ledger")
+    rewritten(path, rows_in=1_999, rows_out=1_999)
+    (told,) = [finding for finding in examine(lake, deep=deep).findings if finding.wrong]
+    assert (told.kind, told.path) == ("ledger", day.path("ledger"))
+    assert "digest" in told.what
+    assert "rows_in of decode is 1999 in it, and 2000 by the files" in told.what
+    assert told.remedy.startswith("Delete it and start the run again")
+    path.unlink()
+    ledger.write(lake, day)
+    assert wrong(lake) == []
+
+
+def test_a_ledger_with_a_line_less_is_told_although_its_footer_counts_the_lines_that_are_left(lake, day):
+    path = lake / day.path("ledger")
+    table = pq.read_table(path, partitioning=None)
+    restamp(path, table.slice(0, len(table) - 1))
+    (told,) = [finding for finding in examine(lake).findings if finding.wrong]
+    assert (told.kind, told.path) == ("ledger", day.path("ledger"))
+    assert "it has no line of aggregate:" in told.what
+
+
+def test_a_ledger_of_lines_that_its_files_do_not_say_is_outdated_and_another_run_mends_it(lake, day):
+    rewritten(lake / day.path("ledger"), inputs="anew", rows_in=1_999, rows_out=1_999)
+    (told,) = [finding for finding in examine(lake).findings if finding.wrong]
+    assert (told.kind, told.path) == ("outdated", day.path("ledger"))
+    assert "rows_in of decode is 1999 in it, and 2000 by the files" in told.what
+    ledger.write(lake, day)
+    assert wrong(lake) == []
+
+
+def test_a_ledger_that_lists_a_layer_which_was_deleted_is_outdated(lake, day):
+    (lake / day.path("ohlcv-5m")).unlink()
+    (told,) = [finding for finding in examine(lake).findings if finding.wrong]
+    assert (told.kind, told.path) == ("outdated", day.path("ledger"))
+    assert "a line of aggregate:ohlcv-5m, of which there are no files" in told.what
+
+
+def test_the_ledger_of_a_depth_feed_is_held_to_its_digest_too(depth_lake, made_depth):
+    rewritten(depth_lake / made_depth[1].path("ledger"), rows_quarantined=3)
+    assert wrong(depth_lake) == [("ledger", made_depth[1].path("ledger"))]
+
+
+def test_a_ledger_with_a_broken_page_is_told_and_the_rest_is_looked_at(lake, day):
+    path = lake / day.path("ledger")
+    raw = bytearray(path.read_bytes())
+    raw[4:100] = b"\xff" * 96
+    path.write_bytes(raw)
+    assert wrong(lake) == [("unreadable", day.path("ledger"))]
 
 
 def test_an_account_that_counts_other_rows_than_the_events_hold_is_told(lake, day):
