@@ -134,6 +134,7 @@ def run_backfill(settings: Any, parameters: dict[str, Any], api_url: str | None)
 
 def _print_summary(summary: dict[str, Any]) -> None:
     from deployments import screen
+    from tasks.publishing.freshness_table import unread_sentence
 
     for number, batch in enumerate(summary["batches"]):
         print(f"[{number + 1}] {batch['sources']} sources from {batch['first_date'] or 'unknown dates'}: {batch['state']}")
@@ -143,6 +144,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
         print(f"WAITS {path}: it changed a moment ago")
     for entry in summary["rejected"]:
         print(screen.not_read(entry["path"], entry["error"]))
+    if summary["unread"]:
+        print(unread_sentence(summary["unread"]))
     states = ", ".join(f"{n:,} {state}" for state, n in summary["states"].items()) or "nothing known"
     print(f"{len(summary['batches'])} batches; {states} (partitions times layers); {summary['left']:,} sources left.")
 

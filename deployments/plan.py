@@ -17,7 +17,7 @@ from tasks.depth_recipe import TRADES, DepthRecipe
 from tasks.errors import UsageError
 from tasks.partitions import MboRecipe
 from tasks.publishing.freshness import STATES
-from tasks.publishing.freshness_table import counts_sentence
+from tasks.publishing.freshness_table import counts_sentence, unread_sentence
 
 SHOWN = 40  # rows of the table of states; --json has all
 
@@ -89,6 +89,7 @@ def _as_json(planned: Planned, filters: dict[str, Any]) -> dict[str, Any]:
         "states": planned.plan.counts(), "summary": planned.plan.table(**filters), "partitions": planned.plan.rows(**filters), "sources": files,
         "waiting": planned.waiting, "rejected": [{"path": path, "error": why} for path, why in planned.rejected],
         "covered": [{"name": name, "by": by} for name, by in planned.covered],
+        "unread": [{"path": file.path, "fingerprint": file.fingerprint, "dates": file.dates, "symbols": file.symbols} for file in planned.unread],
     }  # fmt: skip
 
 
@@ -99,6 +100,8 @@ def _print_left_out(console: Console, planned: Planned) -> None:
         console.print(f"LEFT OUT {name}: {by} has the same pair and day", markup=False, soft_wrap=True)
     for path, why in planned.rejected:
         console.print(screen.not_read(path, why), markup=False, soft_wrap=True)
+    if planned.unread:
+        console.print(unread_sentence([file.path for file in planned.unread]), markup=False, soft_wrap=True)
 
 
 def show_plan(sources: Sequence[str], lake: Path, recipe: MboRecipe, dataset: str | None, symbol: str | None) -> int:

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from flows.depth_snapshots import depth_snapshots
 from flows.market_by_order import market_by_order
 from flows.plan import Planned
-from flows.plan_batches import FailedDay, Unit, batches_of, failed_days, units_of, waits_for
+from flows.plan_batches import FailedDay, Unit, batches_of, failed_days, proofs_of, units_of, waits_for
 from flows.plan_options import Asked
 from flows.run import RunFailed
 from tasks.errors import UsageError
@@ -35,6 +35,7 @@ class BackfillRun:
         self._rounds = 0
         self._tried: set[tuple[str, tuple[str, ...]]] = set()
         self._given_up: set[str] = set()
+        self._proofs: set[str] = set()  # fingerprints of published books that a run was given
         self._failed: list[FailedDay] = []
         self.batches: list[dict[str, Any]] = []
         self.errors: dict[str, str] = {}
@@ -56,7 +57,7 @@ class BackfillRun:
         """The freshness table and its summary as artifacts; each plan is a new version of them."""
         notes = [f"{b['sources']} sources from {b['first_date'] or 'unknown dates'}: {b['state']}" for b in self.batches]
         notes += [f"{name} waits for {why}" for name, why in self.held.items()]
-        text = freshness_markdown(planned.plan, planned.waiting, planned.rejected, notes)
+        text = freshness_markdown(planned.plan, planned.waiting, planned.rejected, notes, [file.name for file in planned.unread])
         create_markdown_artifact(key="bookmill-freshness", markdown=text, description="What the lake has, and what it lacks")
         create_table_artifact(key="bookmill-freshness-table", table=freshness_rows(planned.plan), description="Days by symbol, layer and state")
 
@@ -78,7 +79,7 @@ class BackfillRun:
             if self._is_full():
                 return
             if ready:
-                self._run(number, ready)
+                self._run(number, ready, planned)
 
     def result(self, planned: Planned) -> dict[str, Any]:
         """What was done and what is left. Raises RunFailed when something failed or cannot be used."""
@@ -87,6 +88,7 @@ class BackfillRun:
         summary: dict[str, Any] = {
             "batches": self.batches, "states": counts, "left": sum(len(unit.files) for unit in left), "held": self.held, "failed": self.errors,
             "waiting": planned.waiting, "rejected": [{"path": path, "error": why} for path, why in planned.rejected],
+            "unread": [file.path for file in planned.unread],
         }  # fmt: skip
         stuck = [unit for unit in left if not self._is_full() and self.batches and _key(unit) in self._tried and "failed" not in unit.states]
         if stuck and not self.errors:
@@ -105,13 +107,16 @@ class BackfillRun:
         units = [unit for unit in units_of(planned, states) if _key(unit) not in self._tried and not self._is_held(unit)]
         return [unit for unit in units if _key(unit)[0] not in self._given_up]
 
-    def _run(self, number: int, batch: Sequence[Unit]) -> None:
+    def _run(self, number: int, batch: Sequence[Unit], planned: Planned) -> None:
         self._tried |= {_key(unit) for unit in batch}
         files = [found.file for unit in batch for found in unit.files]
+        # Once: a run brings a published book into the lake whole, where the certificates of later runs find it.
+        proofs = [book for book in proofs_of(planned.unread, batch) if book.fingerprint not in self._proofs]
+        self._proofs |= {book.fingerprint for book in proofs}
         flow: Any = market_by_order if self._asked.kind == "mbo" else depth_snapshots
         name = f"{self._asked.kind} {self._rounds}.{number + 1}: {len(files)} sources from {batch[0].date or 'unknown dates'}"
         state = flow.with_options(flow_run_name=name.replace("{", "(").replace("}", ")"))(
-            sources=sorted({f.path for f in files}), **self._asked.parameters, return_state=True
+            sources=sorted({f.path for f in (*files, *proofs)}), **self._asked.parameters, return_state=True
         )
         fault = state.result(raise_on_failure=False)
         broken = isinstance(fault, BaseException)

@@ -31,6 +31,7 @@ from tasks.scanning.decode import decode_stamp, events_stamp
 from tasks.scanning.depth_sources import deepest
 from tasks.scanning.depth_trades import LAYER as TRADES_LAYER
 from tasks.scanning.depth_trades import trades_stamp
+from tasks.scanning.published import is_published
 from tasks.scanning.sources_file import covered, wanted_of
 from tasks.schemas import CODE_VERSION
 
@@ -42,13 +43,14 @@ _NOBODY = SourceFile("", "", "", "", 0, 0, 0)
 @dataclass
 class Planned:
     """plan: the judged lake; files: the sources given, by their id in the plan; rejected: (path, why); waiting: paths that are still being written;
-    covered: (name, of the one that is used instead)."""
+    covered: (name, of the one that is used instead); unread: published books that are not in the lake, which no state of the plan tells."""
 
     plan: Plan
     files: list[Found]
     rejected: list[tuple[str, str]]
     waiting: list[str]
     covered: list[tuple[str, str]] = field(default_factory=list)
+    unread: list[SourceFile] = field(default_factory=list)
 
 
 def plan_orders(
@@ -59,11 +61,13 @@ def plan_orders(
     tells; settle_s: files have to stand unchanged for so long; keep: write the caches of the lake."""
     look = look_for_orders(sources, lake, dataset, symbol, settle_s=settle_s, keep=keep)
     wanted_symbols = set(recipe.filter.symbols)
-    files = [
-        f for f in look.files if _within(f.file, start, end) and (not wanted_symbols or not f.file.symbols or wanted_symbols & set(f.file.symbols))
-    ]
+
+    def fits(file: SourceFile) -> bool:
+        return _within(file, start, end) and (not wanted_symbols or not file.symbols or bool(wanted_symbols & set(file.symbols)))
+
+    files = [found for found in look.files if fits(found.file)]
     names, aggregates = layer_names(recipe), aggregate_layers(recipe)
-    catalog = take_catalog(lake, layers=["events", *names.values(), *aggregates, *ACCOUNTS], keep=keep)
+    catalog = take_catalog(lake, layers=["events", "published", *names.values(), *aggregates, *ACCOUNTS], keep=keep)
     wanted = [(layer, "book", "", "") for layer in dict.fromkeys(names.values())]
     wanted += [(layer, "derived", _recipe_of(catalog, "bbo", partial(_aggregate_recipe, lake, recipe, layer)), "") for layer in aggregates]
     wanted += [(layer, "account", "", "") for layer in ACCOUNTS]
@@ -75,7 +79,15 @@ def plan_orders(
     plan = judge_orders(
         catalog, given, _table(wanted, WANTED), _failed(failures), options, starts_clean_of(lake, starts_clean)
     )  # fmt: skip
-    return Planned(plan, files, look.rejected, look.waiting)
+    return Planned(plan, files, look.rejected, look.waiting, unread=_unread(lake, catalog, [file for file in look.published if fits(file)]))
+
+
+def _unread(lake: Path, catalog: pa.Table, published: Sequence[SourceFile]) -> list[SourceFile]:
+    """Which of these published books the lake does not hold whole."""
+    paths: dict[str, list[Path]] = {}
+    for row in catalog.filter(pa.compute.equal(catalog["layer"], "published")).select(["path", "source"]).to_pylist():
+        paths.setdefault(row["source"], []).append(lake / row["path"])
+    return [file for file in published if is_published(file, lake, paths.get(file.short, [])) is None]
 
 
 def plan_depth(

@@ -10,7 +10,7 @@ from typing import Any
 from flows.plan import Planned
 from flows.plan_sources import Found
 from tasks.depth_recipe import DepthSource
-from tasks.partitions import CARRY_DAYS
+from tasks.partitions import CARRY_DAYS, SourceFile
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,18 @@ def units_of(planned: Planned, states: Sequence[str]) -> list[Unit]:
             first = min(entry["first_date"] for entry in work)
             made.append(Unit(first, tuple(planned.files[n] for n in numbers), tuple(sorted({s for entry in work for s in entry["states"]}))))
     return sorted(made, key=lambda unit: (unit.date, [found.file.path for found in unit.files]))
+
+
+def proofs_of(unread: Iterable[SourceFile], batch: Sequence[Unit]) -> list[SourceFile]:
+    """The published books that can be of a partition of these sources, as far as the headers of both tell."""
+    files = [found.file for unit in batch for found in unit.files]
+    return [book for book in unread if any(_may_share(book, file) for file in files)]
+
+
+def _may_share(one: SourceFile, other: SourceFile) -> bool:
+    """Whether two sources can have rows of one partition; what a header does not tell, may be."""
+    told = ((one.symbols, other.symbols), (one.dates, other.dates))
+    return one.dataset == other.dataset and all(not a or not b or not set(a).isdisjoint(b) for a, b in told)
 
 
 def batches_of(units: Iterable[Unit], most: int) -> list[list[Unit]]:

@@ -39,11 +39,13 @@ class Found:
 
 @dataclass
 class Look:
-    """What one look found. rejected: (path, why it cannot be used); waiting: files that changed within the last seconds."""
+    """What one look found. rejected: (path, why it cannot be used); waiting: files that changed within the last seconds; published: books that a
+    vendor rebuilt, which prove ours and make none."""
 
     files: list[Found] = field(default_factory=list)
     rejected: list[tuple[str, str]] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
+    published: list[SourceFile] = field(default_factory=list)
 
 
 # (files, why the path cannot be used or "", whether that is so for as long as the file stays as it is) of one path or pattern.
@@ -51,7 +53,7 @@ Describe = Callable[[str], tuple[list[Found], str, bool]]
 
 
 def look_for_orders(sources: Sequence[str], lake: Path, dataset: str = "", symbol: str = "", *, settle_s: float = 0, keep: bool = True) -> Look:
-    """Order-by-order sources, each content once; published books are left to their runs.
+    """Order-by-order sources and published books, each content once.
 
     settle_s: a file has to stand unchanged for so long; keep: remember what was said of the files.
     """
@@ -64,6 +66,7 @@ def look_for_orders(sources: Sequence[str], lake: Path, dataset: str = "", symbo
     kept: dict[str, Found] = {}
     for found in sorted(look.files, key=lambda f: (f.file.dataset, f.file.dates[:1], f.file.path, f.file.member)):
         kept.setdefault(found.file.fingerprint, found)
+    look.published = [found.file for found in kept.values() if found.file.format.startswith("published-")]
     look.files = [found for found in kept.values() if not found.file.format.startswith("published-")]
     return look
 

@@ -9,6 +9,7 @@ from tasks.publishing.freshness import STATES, Plan
 
 MOST_ROWS = 300  # in an artifact; all are in `bookmill plan --json`
 _TOLD = 20
+_NAMED = 5  # of published books
 
 
 def freshness_rows(plan: Plan, most: int = MOST_ROWS) -> list[dict[str, Any]]:
@@ -31,11 +32,28 @@ def counts_sentence(counts: dict[str, int]) -> str:
     return ", ".join(f"{n:,} {state}" for state, n in counts.items()) or "nothing is known of these sources"
 
 
-def freshness_markdown(plan: Plan, waiting: Sequence[str], rejected: Sequence[tuple[str, str]], notes: Sequence[str]) -> str:
-    """The plan in Markdown, for an artifact: how many partitions and layers are in each state, what failed, what is waited for."""
+def unread_sentence(names: Sequence[str]) -> str:
+    """What is said of published books that are not in the lake, of which no state tells; what to do. "" where there are none."""
+    if not names:
+        return ""
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+    return (
+        f"LEFT OUT {len(names):,} published books that are not in the lake: {shown}. They prove books and make none, so no state tells of them. "
+        "`bookmill run mbo` reads them when it is given them with the events of their days, `bookmill backfill` with those that it runs; for books "
+        "that are done, `bookmill certify FILE --lake LAKE` reads them."
+    )
+
+
+def freshness_markdown(
+    plan: Plan, waiting: Sequence[str], rejected: Sequence[tuple[str, str]], notes: Sequence[str], unread: Sequence[str] = ()
+) -> str:  # fmt: skip
+    """The plan in Markdown, for an artifact: how many partitions and layers are in each state, what failed, what is waited for. unread: names of
+    published books that are not in the lake."""
     lines = ["# Freshness", "", counts_sentence(plan.counts()) + " (partitions times layers)."]
     if rows := plan.quarantined():
         lines += ["", f"{rows:,} rows are in quarantine."]
+    if unread:
+        lines += ["", _plain(unread_sentence(unread))]
     if notes:
         lines += ["", *(f"- {_plain(note)}" for note in notes)]
     failed = plan.rows(states=["failed"], most=_TOLD)

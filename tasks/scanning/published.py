@@ -7,6 +7,7 @@ gets its final name until the whole source was read, found unchanged, and every 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,9 @@ def decode_published(source: SourceFile, lake: Path, *, batch_rows: int = 16_384
     return parts
 
 
-def is_published(source: SourceFile, lake: Path) -> list[PublishedPart] | None:
-    """The files of a source that is in the lake already, whole and as it is now; else None."""
-    return _done(source, lake, published_stamp(source))
+def is_published(source: SourceFile, lake: Path, paths: Iterable[Path] | None = None) -> list[PublishedPart] | None:
+    """The files of a source that is in the lake already, whole and as it is now; else None. paths: its files where they are known from a listing."""
+    return _done(source, lake, published_stamp(source), paths)
 
 
 def _open(source: SourceFile, found: Published) -> PublishedReader:
@@ -108,11 +109,13 @@ def _open(source: SourceFile, found: Published) -> PublishedReader:
     return PublishedParquet(source, found)
 
 
-def _done(source: SourceFile, lake: Path, stamp: Stamp) -> list[PublishedPart] | None:
+def _done(source: SourceFile, lake: Path, stamp: Stamp, paths: Iterable[Path] | None = None) -> list[PublishedPart] | None:
     """The files of a source when all of them, and its quarantine where there is one, are there with the right stamp. The count tells all."""
     parts = []
     expected, quarantine = -1, ""
-    for path in lake.glob(f"published/dataset={quote(source.dataset, safe='.')}/date=*/symbol=*/part-*-{source.short}.parquet"):
+    if paths is None:
+        paths = lake.glob(f"published/dataset={quote(source.dataset, safe='.')}/date=*/symbol=*/part-*-{source.short}.parquet")
+    for path in paths:
         if is_done(path, stamp):
             facts = read_facts(path)
             expected, quarantine = facts["parts"], facts["quarantine"]

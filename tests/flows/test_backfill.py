@@ -8,15 +8,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from flows.plan import plan_orders
 from flows.plan_options import asked_of
 from tasks.partitions import MboRecipe
-from tasks.scanning.synthetic import SessionSpec
+from tasks.scanning.synthetic import FIRST_INSTRUMENT_ID, SessionSpec
 from tasks.scanning.synthetic_depth import DepthSpec, write_archive
 from tasks.scanning.synthetic_writers import write_session
 from tests.flows.servers import ask, data_files
+from tests.oracles import naive_published
 
 DAYS = ("2025-10-22", "2025-10-23", "2025-10-24")
 # Few layers and no pictures: what is tested here is which work is done, not the work.
@@ -118,6 +120,24 @@ def test_a_failed_day_holds_up_the_days_that_go_on_from_it_and_no_other_symbol(b
     summary, failed = backfill(folder, lake, batch=1, retry_failed=False)
     assert (failed, summary["left"], summary["batches"][0]["first_date"]) == (False, 0, DAYS[0])
     assert plan_orders([str(folder)], lake, RECIPE).plan.counts().keys() == {"done"}
+
+
+def test_published_books_are_read_with_the_first_events_of_their_days_and_told_where_those_are_done(backfill, tmp_path):
+    folder, lake = tmp_path / "in", tmp_path / "lake"
+    session(folder, DAYS[0])
+    backfill(folder, lake)
+    session(folder, DAYS[1])
+    books = {day: folder / f"ES-{day}.bbo-1s.dbn" for day in DAYS}
+    for day, path in books.items():
+        path.write_bytes(naive_published.bbo_day(day, "ESZ5", FIRST_INSTRUMENT_ID))
+    summary, failed = backfill(folder, lake, dry_run=True)
+    assert (failed, summary["unread"]) == (False, [str(path) for path in books.values()])
+    summary, failed = backfill(folder, lake)
+    # Of the first day all is done, of the last one there are no events.
+    assert (failed, [b["first_date"] for b in summary["batches"]]) == (False, [DAYS[1]])
+    assert summary["unread"] == [str(books[DAYS[0]]), str(books[DAYS[2]])]
+    truths = {day: set(pq.read_table(next(lake.glob(f"certificate/*/date={day}/*/*.parquet")))["truth"].to_pylist()) for day in DAYS[:2]}
+    assert ["published" in truths[day] for day in DAYS[:2]] == [False, True]
 
 
 def test_a_file_that_is_still_being_written_waits(backfill, tmp_path):

@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import re
 import struct
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 from tasks.schemas import UNDEF_PRICE
+from tests.oracles import naive_dbn
 from tests.oracles.naive_csv import FIELD, I64, Bad, lines, price, time_ns
 
 UNDEF_TIME = 2**64 - 1
@@ -40,6 +42,19 @@ def record(schema: str, row: dict[str, Any], ts_out: bool = False) -> bytes:
     )  # fmt: skip
     names = level_names(depth)
     return head + b"".join(LEVEL.pack(*(row[name] for name in names[k : k + 6])) for k in range(0, len(names), 6)) + b"\1" * (8 * ts_out)
+
+
+def bbo_day(day: str, symbol: str, instrument_id: int) -> bytes:
+    """A DBN file of bbo-1s with some rows of one day, whatever the book is."""
+    first = date.fromisoformat(day)
+    span = SimpleNamespace(start_date=first, end_date=first + timedelta(days=1), symbol=str(instrument_id))
+    start = int(datetime.combine(first, time(), UTC).timestamp()) * 10**9
+    mappings = [SimpleNamespace(raw_symbol=symbol, intervals=[span])]
+    row: dict[str, Any] = {"ts_event": None, "publisher_id": 1, "instrument_id": instrument_id, "action": "", "flags": 128}
+    row |= {name: 10**9 if "_px_" in name else 1 for name in level_names(1)}
+    rows = [row | {"ts_recv": start + (13 * 3600 + 1800 + k) * 10**9, "sequence": k} for k in range(30)]
+    head = naive_dbn.header(3, mappings, False, "bbo-1s", start=start, end=start + 86_400 * 10**9)
+    return head + b"".join(record("bbo-1s", row) for row in rows)
 
 
 def read_records(body: bytes, schema: str) -> list[tuple[int, bytes, dict[str, Any] | None]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from deployments import cli
+from deployments.certify import read_truths
 from deployments.options import absolute
 from flows import plan_sources
 from flows.plan import _failures, plan_orders
@@ -29,9 +30,10 @@ from tasks.reconstruction.certify import certify, day_before
 from tasks.reconstruction.rebuild import rebuild
 from tasks.scanning.decode import decode
 from tasks.scanning.inventory import scan
-from tasks.scanning.synthetic import SessionSpec
+from tasks.scanning.synthetic import FIRST_INSTRUMENT_ID, SessionSpec
 from tasks.scanning.synthetic_writers import write_session
 from tasks.schemas import CODE_VERSION
+from tests.oracles import naive_published
 
 RECIPE = MboRecipe(depth=3, interval_ns=60_000_000_000, bars=("5m",))
 DAYS = ("2025-10-22", "2025-10-23", "2025-10-24")
@@ -228,6 +230,35 @@ def test_sources_of_one_partition_stay_together(tmp_path):
     path.unlink()
     units = units_of(plan_orders([str(tmp_path / "in")], tmp_path / "lake", RECIPE), STATES[1:])
     assert [sorted(f.file.name for f in unit.files) for unit in units] == [["a.csv", "b.csv"]]
+
+
+def test_published_books_that_the_lake_has_not_read_are_told_and_stand_beside_the_states(place, monkeypatch, capsys):
+    def bookmill(*arguments: str) -> tuple[int, str]:
+        options = ("-o", "depth=3", "-o", "interval=1m", "-o", "bars=5m")
+        monkeypatch.setattr(sys, "argv", ["bookmill", "plan", "mbo", str(place / "in"), "--lake", str(place / "lake"), *options, *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return int(end.value.code or 0), capsys.readouterr().out
+
+    assert "LEFT OUT" not in bookmill()[1]
+    books = [place / "in" / f"ES-{day}.bbo-1s.dbn" for day in DAYS[:2]]
+    for path, day in zip(books, DAYS, strict=False):
+        path.write_bytes(naive_published.bbo_day(day, "ESZ5", FIRST_INSTRUMENT_ID))
+    planned = plan_orders([str(place / "in")], place / "lake", RECIPE)
+    assert ([file.path for file in planned.unread], planned.plan.todo()) == ([str(path) for path in books], [])
+    assert [file.dates for file in plan_orders([str(place / "in")], place / "lake", RECIPE, start=DAYS[1]).unread] == [(DAYS[1],)]
+    other = MboRecipe(depth=3, interval_ns=60_000_000_000, bars=("5m",), filter=EventFilter(symbols=("NQZ5",)))
+    assert plan_orders([str(place / "in")], place / "lake", other).unread == []
+    code, told = bookmill()
+    assert (code, "3 sources, 0 to do" in told, f"LEFT OUT 2 published books that are not in the lake: {books[0]}, {books[1]}." in told) == (
+        0,
+        True,
+        True,
+    )
+    assert "`bookmill certify FILE --lake LAKE`" in told
+    assert [entry["path"] for entry in json.loads(bookmill("--json")[1])["unread"]] == [str(path) for path in books]
+    read_truths(place / "lake", [str(books[0])])
+    assert [file.path for file in plan_orders([str(place / "in")], place / "lake", RECIPE).unread] == [str(books[1])]
 
 
 def test_a_file_is_read_again_only_when_it_changed(place, monkeypatch):
