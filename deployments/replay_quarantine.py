@@ -51,6 +51,9 @@ def _replay(file: SourceFile, lake: Path, recipe: MboRecipe, mended: Path | None
     mends = mends_of(file, lake, mended, reasons) if mended is not None else []
     result = replay(file, lake, recipe, mends, tell=lambda text: print(f"{file.name}: {text}", file=sys.stderr))
     told = f"{result.replayed:,} mended rows are events, {result.quarantined:,} rows in quarantine"
+    if result.filtered:
+        reasons = ", ".join(f"{count:,} by {reason}" for reason, count in result.filtered.items())
+        told += f", {sum(result.filtered.values()):,} mended rows are good and not wanted by the filter of the run ({reasons})"
     if result.judged_again:
         told += f", {result.judged_again:,} that a gate had set aside are events again until the next gate"
     print(f"{file.name}: {told}; {len(result.changed):,} events files changed")

@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from tasks.disk import storage_error
 from tasks.errors import UsageError
 from tasks.events_file import events_sink, read_events, to_table
+from tasks.filtering.predicate import FILTER_REASONS, RowFilter
 from tasks.footers import read_facts
 from tasks.locks import PARTITION, SOURCE, Claims, source_claim
 from tasks.partitions import MboRecipe, Partition, SourceFile, Stamp, digest
@@ -50,7 +51,7 @@ from tasks.scanning.sources_file import (
     wanted_of,
     write_sources,
 )
-from tasks.schemas import QUARANTINE
+from tasks.schemas import EVENT_DTYPES, QUARANTINE
 from tasks.storage import atomic_path, write_table
 
 MENDS = pa.schema(
@@ -61,11 +62,13 @@ _DAY_NS = 86_400_000_000_000
 
 @dataclass(frozen=True)
 class Replayed:
-    """replayed: mended rows that are events now; quarantined: rows that are in quarantine still; judged_again: rows that a gate had set aside and
-    that the next run's gate judges again; changed: events files that were written, relative to the lake."""
+    """replayed: mended rows that are events now; filtered: why others are none (as FILTER_REASONS) -> how many; quarantined: rows that are in
+    quarantine still; judged_again: rows that a gate had set aside and that the next run's gate judges again; changed: events files that were written,
+    relative to the lake."""
 
     source: SourceFile
     replayed: int
+    filtered: dict[str, int]
     quarantined: int
     judged_again: int
     changed: tuple[str, ...]
@@ -123,7 +126,7 @@ def _replay(source: SourceFile, lake: Path, recipe: MboRecipe, mends: Sequence[M
         where = patched_copy(source, together, folder) if together else source
         if together:
             _keep_mends(lake, source, together)
-        watched = _Watched(open_reader(where), set(chosen))
+        watched = _Watched(open_reader(where), set(chosen), RowFilter(recipe.filter, decoding=True))
         decode(
             source, folder / "lake", recipe, batch_rows=batch_rows, memory_bytes=memory_bytes, salvage="truncated" in old,
             reader=watched,
@@ -131,11 +134,12 @@ def _replay(source: SourceFile, lake: Path, recipe: MboRecipe, mends: Sequence[M
         bad = {row["source_row"] for row in quarantined_rows(folder / "lake", source)}
         _tell_places(folder / "lake", source, together, stamp)
         replayed = Counter(partition for row, partition in watched.partitions.items() if row not in bad)
+        filtered = Counter(reason for row, reason in watched.filtered.items() if row not in watched.partitions)
         made = source.fingerprint if not together else digest([source.fingerprint, [[m.source_row, m.mended.hex()] for m in together]])
         after, _, _ = read_sources(folder / "lake" / sources_path(source.dataset, source.short))
         claims.claim(PARTITION, sorted({str(partition_of(row)) for row in (*before, *after) if row["path"]}))
         with sources_lock(lake, source.dataset):
-            return _install(lake, folder / "lake", source, Stamp(made, events_stamp(source, recipe).recipe), replayed, before)
+            return _install(lake, folder / "lake", source, Stamp(made, events_stamp(source, recipe).recipe), replayed, filtered, before)
 
 
 def _tell_places(scratch: Path, source: SourceFile, mends: Sequence[Mend], stamp: Stamp) -> None:
@@ -155,8 +159,9 @@ def _tell_places(scratch: Path, source: SourceFile, mends: Sequence[Mend], stamp
 
 
 def _install(
-    lake: Path, scratch: Path, source: SourceFile, stamp: Stamp, replayed: Counter[tuple[Any, ...]], before: list[dict[str, Any]]
-) -> Replayed:
+    lake: Path, scratch: Path, source: SourceFile, stamp: Stamp, replayed: Counter[tuple[Any, ...]], filtered: Counter[str],
+    before: list[dict[str, Any]],
+) -> Replayed:  # fmt: skip
     rows, account, facts = read_sources(scratch / sources_path(source.dataset, source.short))
     changed, total = [], 0
     for row in rows:
@@ -179,7 +184,7 @@ def _install(
         for row in before:  # a partition that a mend had made, and that another mend took away again
             if row["path"] and row["path"] not in listed:
                 (lake / row["path"]).unlink(missing_ok=True)
-    return Replayed(source, total, facts["quarantine_rows"], gated, tuple(changed))
+    return Replayed(source, total, dict(sorted(filtered.items())), facts["quarantine_rows"], gated, tuple(changed))
 
 
 def _put(scratch: Path, lake: Path, partition: Partition, short: str, stamp: Stamp, mended: int) -> None:
@@ -223,11 +228,12 @@ def _keep_mends(lake: Path, source: SourceFile, mends: Sequence[Mend]) -> None:
 
 
 class _Watched:
-    """A reader that notes to which partition the events of mended rows belong."""
+    """A reader that notes to which partition the events of mended rows belong, and of which the filter makes no event."""
 
-    def __init__(self, reader: Reader, rows: set[int]) -> None:
-        self._reader, self._rows = reader, np.array(sorted(rows), np.int64)
+    def __init__(self, reader: Reader, rows: set[int], wanted: RowFilter) -> None:
+        self._reader, self._rows, self._wanted = reader, np.array(sorted(rows), np.int64), wanted
         self.partitions: dict[int, tuple[Any, ...]] = {}
+        self.filtered: dict[int, str] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)
@@ -235,12 +241,24 @@ class _Watched:
     def batches(self, batch_rows: int) -> Iterator[RawBatch]:
         """Those of the reader, unchanged."""
         for batch in self._reader.batches(batch_rows):
-            for i in np.flatnonzero(np.isin(batch.source_row, self._rows)).tolist() if len(self._rows) else ():
+            for i, reason in self._found(batch):
+                if reason:
+                    self.filtered[int(batch.source_row[i])] = reason
+                    continue
                 ts = int(batch.columns["ts_recv"][i])
                 symbol, day = self._reader.symbols[batch.symbol_code[i]], str(np.datetime64(ts // _DAY_NS, "D"))
                 ids = (int(batch.columns["publisher_id"][i]), int(batch.columns["instrument_id"][i]))
                 self.partitions[int(batch.source_row[i])] = (symbol, day, *ids)
             yield batch
+
+    def _found(self, batch: RawBatch) -> list[tuple[int, str]]:
+        """Mended rows of the batch, and why the filter drops them, "" where it does not."""
+        rows = np.flatnonzero(np.isin(batch.source_row, self._rows))
+        if not len(rows):
+            return []
+        publisher, ts = (np.array(batch.columns[name][rows], EVENT_DTYPES[name]) for name in ("publisher_id", "ts_recv"))
+        reasons = self._wanted.reasons(self._reader.symbols, batch.symbol_code[rows], publisher, ts)
+        return [(i, FILTER_REASONS[reason]) for i, reason in zip(rows.tolist(), reasons.tolist(), strict=True)]
 
 
 @contextmanager

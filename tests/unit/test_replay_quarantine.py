@@ -22,6 +22,7 @@ from deployments import cli
 from deployments.quarantine import export_quarantine
 from deployments.replay_quarantine import replay_all
 from tasks.errors import SourceError, UsageError
+from tasks.footers import read_facts
 from tasks.locks import PARTITION, SOURCE, Claims, source_claim
 from tasks.partitions import EventFilter, MboRecipe, SourceFile
 from tasks.publishing import ledger
@@ -51,8 +52,6 @@ def events_of(lake: Path) -> list[dict]:
 
 
 def marks_of(lake: Path) -> list[list[int]]:
-    from tasks.footers import read_facts
-
     return [read_facts(path)["suspect_rows"] for path in sorted(lake.glob("events/*/*/*/*.parquet"))]
 
 
@@ -82,6 +81,11 @@ def spoilt(good_csv, tmp_path) -> tuple[Path, list[bytes]]:
     path.parent.mkdir()
     path.write_bytes(b"\n".join(lines) + b"\n")
     return path, good
+
+
+def time_of(line: bytes) -> int:
+    """ts_recv of a line in ns."""
+    return int(np.datetime64(line.split(b",")[0].decode().rstrip("Z"), "ns").astype(np.int64))
 
 
 def mends_for(lake: Path, source: SourceFile, good: list[bytes]) -> list[Mend]:
@@ -143,6 +147,47 @@ def test_mends_of_one_symbol_leave_what_another_run_has_of_the_source_and_a_deco
     assert [f.kind for f in examine(lake).findings if f.wrong] == []
     replay(source, lake, one)
     assert (events_of(lake), marks_of(lake)) == (events_of(whole), marks_of(whole))
+
+
+@pytest.mark.parametrize("publishers", [(), (1,)])
+def test_a_mended_row_that_the_filter_drops_is_no_event_and_counted_as_a_decode_counts_it(publishers, spoilt, good_csv, tmp_path):
+    path, good = spoilt
+    lake, source = tmp_path / "lake", source_of(path)
+    fields = good_csv.read_bytes().splitlines()
+    recipe = replace(RECIPE, filter=EventFilter(end_ns=time_of(fields[1_200]), publishers=publishers))
+    decode(source, lake, recipe)
+    late = good[0].split(b",")
+    late[0] = fields[1_300].split(b",")[0]  # ts_recv after the end
+    other = good[1].split(b",")
+    other[fields[0].split(b",").index(b"publisher_id")] = b"7"
+    mended = [b",".join(late), b",".join(other), *good[2:]]
+    done = replay(source, lake, recipe, mends_for(lake, source, mended))
+    expected = {"time": 1} | ({"publisher": 1} if publishers else {})
+    assert (done.filtered, done.replayed, done.quarantined) == (expected, 4 - len(expected), 0)
+    # As a source that had held these rows.
+    whole = path.read_bytes().splitlines()
+    for at, line in zip((200, 400, 600, 800), mended, strict=True):
+        whole[at] = line
+    path.write_bytes(b"\n".join(whole) + b"\n")
+    decode(source_of(path), tmp_path / "good", recipe)
+    assert events_of(lake) == events_of(tmp_path / "good")
+    facts = [[read_facts(p) for p in sorted(folder.glob("events/*/*/*/*.parquet"))] for folder in (lake, tmp_path / "good")]
+    assert [f["filtered"] for f in facts[0]] == [f["filtered"] for f in facts[1]]
+    assert sum(f.get("replayed", 0) for f in facts[0]) == done.replayed
+
+
+def test_the_command_tells_of_mended_rows_that_are_not_wanted(spoilt, good_csv, tmp_path, capsys):
+    path, good = spoilt
+    lake, folder = tmp_path / "lake", tmp_path / "mend"
+    lines = good_csv.read_bytes().splitlines()
+    recipe = replace(RECIPE, filter=EventFilter(end_ns=time_of(lines[1_200])))
+    decode(source_of(path), lake, recipe)
+    (line,) = export_quarantine(lake, folder)
+    late = b",".join([lines[1_300].split(b",")[0], *good[0].split(b",")[1:]])
+    Path(line.split(": ")[0]).write_bytes(b"\n".join([late, *good[1:]]) + b"\n")
+    assert replay_all([str(path)], lake, recipe, folder, [], "", "") == 0
+    told = capsys.readouterr().out
+    assert "3 mended rows are events, 0 rows in quarantine, 1 mended rows are good and not wanted by the filter of the run (1 by time)" in told
 
 
 def test_books_of_replayed_events_are_stale_and_those_of_others_are_not(spoilt, tmp_path):
