@@ -31,8 +31,8 @@ BACKFILL = "backfill"
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run that did not finish. run: what `bookmill resume` takes; flow_run: its id on the server or ""; why: for a person; alive: it may still
-    work; server: its state there or ""."""
+    """A run that did not finish. run: what `bookmill resume` takes, a word that no other run has; flow_run: its id on the server or ""; why: for a
+    person; alive: it may still work; server: its state there or ""; name: that of a run which only the server knows, which others may have, too."""
 
     run: str
     flow: str
@@ -42,6 +42,7 @@ class Unfinished:
     lake: str
     flow_run: str = ""
     server: str = ""
+    name: str = ""
 
 
 def unfinished(lake: Path, url: str | None) -> list[Unfinished]:
@@ -64,7 +65,8 @@ def unfinished(lake: Path, url: str | None) -> list[Unfinished]:
     known = {record.flow_run for record in records}
     for run in remote.values():
         if run.id not in known:
-            found.append(Unfinished(run.name, run.flow, run.started, run.why, run.alive, str(run.parameters.get("lake", "")), run.id, run.state))
+            lake_there = str(run.parameters.get("lake", ""))
+            found.append(Unfinished(run.id, run.flow, run.started, run.why, run.alive, lake_there, run.id, run.state, run.name))
     return sorted(found, key=lambda run: run.started)
 
 
@@ -81,7 +83,8 @@ def print_unfinished(lake: Path, settings: Settings, api_url: str | None, as_jso
     for run in found:
         style, there = ("yellow" if run.alive else "red"), f", on the server {run.server}" if run.server else ""
         where = f" into {run.lake}" if Path(run.lake) != lake else ""  # of a lake that only the server knows
-        console.print(Text.assemble((run.run, style), f" {run.flow}{where}, started {run.started}{there}: {run.why}"))
+        called = f" {run.name!r}" if run.name else ""
+        console.print(Text.assemble((run.run, style), f" {run.flow}{called}{where}, started {run.started}{there}: {run.why}"))
     over = [run for run in found if not run.alive]
     if not found:
         console.print(f"No run of {lake} is unfinished.")

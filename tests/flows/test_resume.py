@@ -155,6 +155,24 @@ def test_a_run_that_failed_is_listed_and_resumed_when_its_source_is_mended(serve
     assert listed(lake, server, folder) == []
 
 
+def test_a_backfill_that_failed_is_resumed_by_the_word_with_which_its_line_begins(server, sources, folder):
+    (folder / "in").mkdir()
+    good = (sources / "many.dbn.zst").read_bytes()
+    (folder / "in/many.dbn.zst").write_bytes(good[: len(good) // 2])
+    lake = folder / "my lake"
+    for batch in ("1", "2"):  # other work by its parameters, and of the same name
+        command = ["backfill", "mbo", str(folder / "in"), "--lake", str(lake), "--settle", "off", "--batch", batch]
+        code, output = bookmill(command, *server, folder / f"log-{batch}")
+        assert code in (1, 2), output
+    backfills = [run for run in listed(lake, server, folder) if run["flow"] == "backfill"]
+    assert [run["name"] for run in backfills] == [f"backfill mbo into {lake}"] * 2
+    code, output = bookmill(["resume", "--lake", str(lake)], *server, folder / "list")
+    (line,) = [line for line in output.splitlines() if backfills[1]["run"] in line and " backfill " in line and "started" in line]
+    (folder / "in/many.dbn.zst").write_bytes(good)
+    code, output = bookmill(["resume", line.split()[0], "--lake", str(lake)], *server, folder / "resumed")
+    assert (code, "0 sources left" in output) == (0, True), output
+
+
 def test_what_cannot_be_resumed_is_told(server, sources, folder):
     lake = folder / "lake"
     code, output = bookmill(["resume", "nonsense", "--lake", str(lake)], *server, folder / "log")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import load
 from flows.run_record import RunRecord
 from tasks.owners import Owner
 
@@ -67,6 +68,23 @@ def test_what_cannot_be_resumed_is_refused_with_the_reason(lake, tmp_path, name,
     assert code == 2
     assert told in err
     assert "Traceback" not in err
+
+
+def test_a_run_that_only_the_server_knows_is_listed_by_its_id_since_its_name_has_spaces_and_others_may_have_it(tmp_path, monkeypatch, capsys):
+    from deployments import resume, server_runs
+    from deployments.server_runs import ServerRun
+
+    ids = ("0f6c2b62-7a41-4e0e-9d3c-111111111111", "0f6c2b62-7a41-4e0e-9d3c-222222222222")
+    name, given = f"backfill mbo into {tmp_path / 'my lake'}", {"lake": str(tmp_path / "my lake")}
+    runs = [ServerRun(i, name, "backfill", f"2025-01-0{n + 1}T00:00:00", "Crashed", "its worker died", False, "", given) for n, i in enumerate(ids)]
+    monkeypatch.setattr(server_runs, "unfinished_runs", lambda: {run.id: run for run in runs})
+    monkeypatch.setattr(resume, "prepare", lambda settings, api_url: "http://127.0.0.1:1/api")
+    assert [run.run for run in resume.unfinished(tmp_path / "lake", "url")] == list(ids)
+    resume.print_unfinished(tmp_path / "my lake", load(), None, False)
+    *lines, _, hint = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(ids)
+    assert all(f"backfill '{name}', started" in line for line in lines)
+    assert hint == f"`bookmill resume {ids[1]}` starts one again; what is done is skipped."
 
 
 def test_without_a_lake_it_says_so(tmp_path):
