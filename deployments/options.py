@@ -51,8 +51,14 @@ def settings_of(profile: str, workers: int, memory: str, lake: Path | None, quie
 
 
 def absolute(sources: list[str]) -> list[str]:
-    """Paths and patterns from which a run in another folder finds the same files."""
-    return [_absolute(given) for given in sources]
+    """Paths and patterns from which a run in another folder finds the same files. Raises UsageError for one that no run can be given."""
+    from tasks.errors import UsageError
+    from tasks.paths import shown
+
+    paths = [_absolute(given) for given in sources]
+    if odd := [path for path in paths if shown(path) != path]:
+        raise UsageError(f"sources has {shown(odd[0])}, which is not valid UTF-8; rename it, or give the folder that it is in to run all other files")
+    return paths
 
 
 def _absolute(given: str) -> str:

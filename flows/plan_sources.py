@@ -19,6 +19,7 @@ from typing import Any
 
 from tasks.errors import BookmillError, SourceError
 from tasks.partitions import SourceFile, digest
+from tasks.paths import shown
 from tasks.publishing.freshness_catalog import FOLDER
 from tasks.scanning.depth_sources import DepthInventory, scan_depth
 from tasks.scanning.inventory import Inventory, expand, scan, verify_unchanged
@@ -94,7 +95,7 @@ def _look(sources: Sequence[str], lake: Path, key: str, describe: Describe, sett
     look, named = Look(), dict[str, bool]()
     for given in sources:
         paths, error = expand(given)
-        look.rejected += [(str(given), str(error))] if error is not None else []
+        look.rejected += [(shown(given), str(error))] if error is not None else []
         for path, by_name in paths:
             named[path] = named.get(path, False) or by_name
     store = lake / FOLDER / f"sources-{key}.json"
@@ -124,11 +125,12 @@ def _look(sources: Sequence[str], lake: Path, key: str, describe: Describe, sett
         if entry["files"] is not None and path not in look.waiting:
             found = [_restored(one) for one in entry["files"]]
             look.files += [f for f in found if f.file.companion not in look.waiting]
-            look.rejected += [(path, entry["error"])] if entry["error"] else []
+            look.rejected += [(shown(path), entry["error"])] if entry["error"] else []
     entries |= {path: entries[path] | {"files": None, "error": ""} for path in passing}  # asked again at the next look
     if keep and lake.is_dir() and entries != known:
         with suppress(BookmillError), atomic_file(store) as out:
             out.write(json.dumps({"code": CODE_VERSION, "paths": known | entries}).encode())
+    look.waiting = [shown(path) for path in look.waiting]
     return look
 
 

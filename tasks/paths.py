@@ -1,4 +1,4 @@
-"""Files below a folder of a lake, and their names in SQL. Nothing here opens one."""
+"""Files below a folder of a lake, and names of files in SQL and for people. Nothing here opens one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def files_below(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders.sort()
         yield from (Path(parent) / name for name in sorted(names))
+
+
+def shown(path: str | Path) -> str:
+    """`path` as text that can be printed and stored: itself, but bytes in it that are not UTF-8 as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def exact(path: Path) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from tasks.depth_batches import DepthReader
 from tasks.depth_recipe import DepthSource, day_window
 from tasks.errors import EmptySource, SourceError, UnknownFormat
-from tasks.scanning.inventory import Rejected, described, expand
+from tasks.paths import shown
+from tasks.scanning.inventory import Rejected, described, expand, named_in_text
 from tasks.scanning.tardis_formats import BOOK_TICKER, BOOKS, L2, LIQUIDATIONS, QUOTES, TRADES, name_parts
 
 BYBIT_NAME = re.compile(r"(?:(?P<date>\d{4}-\d{2}-\d{2})_)?(?P<pair>[A-Za-z0-9-]+)[_-]ob(?P<depth>\d+)\.data(?:\.zip|\.gz)?", re.IGNORECASE)
@@ -56,24 +57,24 @@ def scan_depth(
     rejected: list[Rejected] = []
     for given in sources:
         paths, error = expand(given)
-        rejected += [Rejected(str(given), error)] if error else []
+        rejected += [Rejected(shown(given), error)] if error else []
         for path, named in paths:
             found[path] = found.get(path, False) or named
     wanted = [path for path in sorted(found) if _may_be_wanted(Path(path), pairs, dates)]
     with ThreadPoolExecutor(_READERS) as pool:
-        outcomes = list(pool.map(lambda path: _describe(Path(path), dataset), wanted))
+        outcomes = list(pool.map(lambda path: named_in_text(path, _describe(Path(path), dataset)), wanted))
     files: list[DepthSource] = []
     for path, outcome in zip(wanted, outcomes, strict=True):
         if isinstance(outcome, SourceError):
             if found[path] or not isinstance(outcome, UnknownFormat) or _claims_to_be_one(Path(path)):
-                rejected.append(Rejected(path, outcome))
+                rejected.append(Rejected(shown(path), outcome))
         else:
             files += [source for source in outcome if _is_wanted(source, pairs, dates)]
     if not files and not rejected:
         what = "none of the files is a depth feed (Bybit *_ob200.data.zip and the like, Tardis csv.gz)" + (
             " that was asked for" if pairs or dates else ""
         )
-        rejected = [Rejected(str(given), EmptySource(given, what, remedy="Check the path, the pairs and the dates")) for given in sources]
+        rejected = [Rejected(shown(given), EmptySource(shown(given), what, remedy="Check the path, the pairs and the dates")) for given in sources]
     kept, covered = deepest(files)
     return DepthInventory(tuple(kept[: limit or None]), tuple(rejected), tuple(covered))
 
@@ -137,6 +138,8 @@ def _describe(path: Path, dataset: str) -> list[DepthSource] | SourceError:
         return error
     except OSError as fault:
         return SourceError(path, f"cannot be read ({fault.strerror or fault})", remedy="Check the disk and the permissions")
+    except UnicodeEncodeError as fault:  # of a library that takes only names that are text
+        return SourceError(path, f"cannot be read ({fault.reason})", remedy="Rename it")
 
 
 def _bybit(path: Path, dataset: str) -> list[DepthSource]:

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 import xxhash
 
 from tasks.errors import CorruptSource, EmptySource, SchemaMismatch, SourceChanged, SourceError, UnknownFormat
 from tasks.partitions import SourceFile
+from tasks.paths import shown
 from tasks.scanning import formats
 from tasks.scanning.chunks import compression_of, head_of
 from tasks.scanning.formats import Identified, identify
@@ -41,6 +42,7 @@ _HASH_BYTES = 1 << 22
 _FIRST_LINES = 1 << 13  # bytes of a CSV in which its first publisher is looked for
 _HASHING = 4  # files described at once: hashing releases the interpreter, disks like a few readers
 _GET_AGAIN = "Fetch the file again"
+Described = TypeVar("Described")
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,14 @@ def scan(sources: Sequence[str | Path], *, dataset: str | None = None, symbol: s
     """Describe every source that files, folders (any depth; hidden and *.partial names left out) and globs (with **) lead to.
 
     dataset: used instead of what the sources say. symbol: used for sources that do not say it themselves, else the name up to the first dot.
-    Faults of single paths do not raise: they are in `rejected`, as is a folder or pattern that leads to nothing. Reads every file once.
+    Faults of single paths do not raise: they are in `rejected`, as is a folder or pattern that leads to nothing, and a file whose name is not UTF-8,
+    which no result could tell. Reads every file once.
     """
     found: dict[str, bool] = {}  # path -> named by the caller itself
     rejected: list[Rejected] = []
     for given in sources:
         paths, error = expand(given)
-        rejected += [Rejected(str(given), error)] if error else []
+        rejected += [Rejected(shown(given), error)] if error else []
         for path, named in paths:
             found[path] = found.get(path, False) or named
     with ThreadPoolExecutor(_HASHING) as pool:
@@ -92,9 +95,9 @@ def scan(sources: Sequence[str | Path], *, dataset: str | None = None, symbol: s
         if not isinstance(outcome, SourceError):
             files += outcome
         elif not found[path] and isinstance(outcome, (UnknownFormat, EmptySource)) and _is_side_material(path):
-            skipped.append(path)
+            skipped.append(shown(path))
         else:
-            rejected.append(Rejected(path, outcome))
+            rejected.append(Rejected(shown(path), outcome))
     files.sort(key=lambda file: (file.dataset, file.dates[:1], file.path, file.member))
     kept: dict[str, SourceFile] = {}
     duplicates = []
@@ -141,11 +144,11 @@ def expand(given: str | Path) -> tuple[list[tuple[str, bool]], SourceError | Non
         paths = [(path, False) for path in found if not _is_hidden(path)]
         empty = "the pattern matches no files" if not paths else None
     else:
-        return [], SourceError(given, "does not exist", remedy="Check the spelling; relative paths start at the working folder")
+        return [], SourceError(shown(given), "does not exist", remedy="Check the spelling; relative paths start at the working folder")
     if faults:  # what could be listed is used
-        told = ", ".join(f"{fault.filename} ({fault.strerror})" for fault in faults)
-        return paths, SourceError(given, f"cannot be listed in full: {told}", remedy="Check the permissions, and whether the disk is there")
-    return paths, EmptySource(given, empty, remedy="Check the path, or whether the download finished") if empty else None
+        told = ", ".join(f"{shown(fault.filename)} ({fault.strerror})" for fault in faults)
+        return paths, SourceError(shown(given), f"cannot be listed in full: {told}", remedy="Check the permissions, and whether the disk is there")
+    return paths, EmptySource(shown(given), empty, remedy="Check the path, or whether the download finished") if empty else None
 
 
 def _is_hidden(path: str) -> bool:
@@ -175,7 +178,23 @@ def _is_side_material(path: str) -> bool:
     return Path(name).suffix in _SIDE_SUFFIXES or name.startswith(_SIDE_STEMS)
 
 
+def named_in_text(path: str, outcome: list[Described] | SourceError) -> list[Described] | SourceError:
+    """What was found out about a file, or why it cannot be used under its name: tables, footers, JSON and Prefect hold text only.
+
+    What is no source, or empty, stays that.
+    """
+    name = shown(path)
+    if name == path or not (isinstance(outcome, SourceError) or outcome):
+        return outcome
+    kind = type(outcome) if isinstance(outcome, UnknownFormat | EmptySource) else SourceError
+    return kind(name, "the name of the file, or of a folder above it, is not valid UTF-8", remedy="Rename it")
+
+
 def _describe(path: str, dataset: str | None, symbol: str | None) -> list[SourceFile] | SourceError:
+    return named_in_text(path, _look_into(path, dataset, symbol))
+
+
+def _look_into(path: str, dataset: str | None, symbol: str | None) -> list[SourceFile] | SourceError:
     try:
         try:
             return [_source(Path(path), one, dataset, symbol) for one in identify(Path(path))]
@@ -188,6 +207,8 @@ def _describe(path: str, dataset: str | None, symbol: str | None) -> list[Source
         return error
     except OSError as fault:
         return SourceError(path, f"cannot be read ({fault.strerror or fault})", remedy="Check the disk and the permissions")
+    except UnicodeEncodeError as fault:  # of a library that takes only names that are text
+        return SourceError(path, f"cannot be read ({fault.reason})", remedy="Rename it")
 
 
 def _published(path: Path, dataset: str | None, symbol: str | None) -> SourceFile | None:

@@ -129,6 +129,7 @@ def test_bad_files_are_told_and_cost_nothing_else(server, sources, tmp_path):
     (folder / "cut.dbn.zst").write_bytes(whole[: len(whole) // 2])
     (folder / "strange.dbn").write_bytes(b"DBZ\x09" + bytes(200))
     (folder / "empty.csv").write_bytes(b"")
+    shutil.copy(folder / "YMZ5.parquet", os.fsencode(folder) + b"/caf\xe9.parquet")
     rows = ["ts_event,action,side,price,size,order_id,is_last"]
     good = [f"{1_761_139_800_000_000_000 + k},A,B,{100 + k % 7}.25,5,{k + 1},1" for k in range(500)]
     rows += ["1761139800000000000,R,N,,0,0,1", *good]
@@ -139,7 +140,7 @@ def test_bad_files_are_told_and_cost_nothing_else(server, sources, tmp_path):
     code, output = bookmill(["run", "mbo", str(folder), "--lake", str(lake)], *server, tmp_path / "log")
     assert code == 1, output
     flat = " ".join(output.split())
-    for name in ("cut.dbn.zst", "strange.dbn", "empty.csv"):
+    for name in ("cut.dbn.zst", "strange.dbn", "empty.csv", "caf\\xe9.parquet: the name"):
         assert name in flat
     assert "byte" in flat
     assert query(lake, "select count(*) n from events where symbol <> 'SICK'")["n"][0].as_py() == 80_000

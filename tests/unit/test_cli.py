@@ -251,6 +251,21 @@ def test_config_show_explains_each_setting_with_its_origin(bookmill, monkeypatch
     assert all(len(re.split(r"\s{2,}", line.strip())) >= 3 for name, line in shown.items() if name in NAMES)
 
 
+def test_a_file_whose_name_is_not_utf_8_is_told_by_a_plan_and_refused_where_it_is_named(bookmill, tmp_path):
+    odd = os.path.join(os.fsencode(tmp_path), b"in", b"caf\xe9.csv")
+    (tmp_path / "in").mkdir()
+    for path in (odd, os.fsencode(tmp_path / "in" / "good.csv")):
+        with open(path, "w") as file:
+            file.write("ts_event,action,side,price,size,order_id,is_last\n1761139800000000000,A,B,1.5,1,1,1\n")
+    told = f"{tmp_path}/in/caf\\xe9.csv"
+    for arguments in (["run", "mbo", tmp_path / "in", "--dry-run"], ["plan", "mbo", tmp_path / "in"]):
+        code, out, err = bookmill(*arguments, "--lake", tmp_path / "lake")
+        assert (code, f"NOT READ {told}: the name" in out, "good.csv" in out or "1 sources" in out, err) == (1, True, True, ""), out
+    code, out, err = bookmill("run", "mbo", os.fsdecode(odd), "--lake", tmp_path / "lake")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Error: sources has {told}, which is not valid UTF-8; rename it")
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_generate_writes_files_of_every_format_that_are_read_whole(bookmill, tmp_path, format):
     path = tmp_path / "new" / f"ESZ5.{format.removeprefix('seven-')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -311,6 +312,17 @@ def test_a_failed_download_in_a_folder_is_told_and_a_file_of_another_kind_is_not
         (tmp_path / name).write_bytes(data)
     found = scan_depth([tmp_path])
     assert sorted(rejected.path for rejected in found.rejected) == sorted(str(tmp_path / name) for name in failed)
+
+
+def test_a_depth_feed_whose_name_is_not_utf_8_is_told_and_a_file_of_another_kind_is_not(tmp_path):
+    folder = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    os.mkdir(folder)
+    for name in (b"binance_book_snapshot_5_2025-08-09_X.csv.gz", b"caf\xe9.pdf", b"caf\xe9.csv"):
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(b"" if name.endswith(b"gz") else b"a,b\n1,2\n")
+    found = scan_depth([tmp_path])
+    assert [rejected.path for rejected in found.rejected] == [f"{tmp_path}/caf\\xe9/binance_book_snapshot_5_2025-08-09_X.csv.gz"]
+    str(found).encode()
 
 
 def test_of_feeds_of_one_day_the_one_of_all_levels_is_used_whatever_its_kind_and_the_others_are_told_apart(tmp_path):

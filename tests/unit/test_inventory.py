@@ -217,6 +217,33 @@ def test_a_bad_file_does_not_keep_the_good_ones_from_being_found(tmp_path):
     assert [type(entry.error) for entry in inventory.rejected] == [SchemaMismatch, SourceError]
 
 
+@pytest.mark.parametrize("place", [b"", b"d\xe9"])
+def test_a_name_that_is_not_utf_8_costs_its_file_only_and_is_told_in_text(tmp_path, place):
+    (tmp_path / "a.csv").write_text(SEVEN)
+    (tmp_path / "é.csv").write_text(SEVEN.replace("1.5", "2.5"))
+    folder = os.path.join(os.fsencode(tmp_path), place)
+    os.makedirs(folder, exist_ok=True)
+    contents = {
+        b"caf\xe9.csv": SEVEN.encode(),
+        b"\xff.mbo.dbn": naive.header() + naive.mbo(),
+        b"no\xe9.md": b"hello",
+        b"p\xe9.parquet": b"PAR1" + bytes(30),
+    }
+    for name, content in contents.items():
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(content)
+    inventory = scan([tmp_path])
+    assert names(inventory) == ["a.csv", "é.csv"]
+    assert [os.path.basename(entry.path) for entry in inventory.rejected] == ["caf\\xe9.csv", "p\\xe9.parquet", "\\xff.mbo.dbn"]
+    assert [os.path.basename(path) for path in inventory.skipped] == ["no\\xe9.md"]
+    for entry in inventory.rejected:
+        assert "is not valid UTF-8. Rename it" in str(entry.error)
+        (entry.path + str(entry.error) + repr(inventory)).encode()
+    named = scan([os.fsdecode(os.path.join(folder, b"caf\xe9.csv")), os.fsdecode(os.path.join(folder, b"gone\xe9.csv"))])
+    assert [os.path.basename(entry.path) for entry in named.rejected] == ["gone\\xe9.csv", "caf\\xe9.csv"]
+    str(named).encode()
+
+
 @pytest.mark.parametrize("change", ["grow", "touch", "replace", "remove", "companion"])
 def test_a_source_that_changes_after_the_scan_is_noticed(tmp_path, change):
     message, book = (tmp_path / name for name in PAIR)
