@@ -36,8 +36,7 @@ def prefect_choices() -> dict[str, str]:
     Read without importing Prefect, which takes 2.5 s and reads them itself only once, at import.
     """
     chosen = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_") or name == "DO_NOT_TRACK"}
-    home = Path(chosen.get("PREFECT_HOME") or "~/.prefect").expanduser()
-    profiles = Path(chosen.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
+    profiles = Path(chosen.get("PREFECT_PROFILES_PATH") or _home(chosen) / "profiles.toml").expanduser()
     try:
         content = tomllib.loads(profiles.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -45,3 +44,12 @@ def prefect_choices() -> dict[str, str]:
         return chosen
     profile = content.get("profiles", {}).get(chosen.get("PREFECT_PROFILE") or content.get("active", ""), {})
     return {name: str(value) for name, value in profile.items()} | chosen if isinstance(profile, dict) else chosen
+
+
+def prefect_home() -> Path:
+    """The folder in which Prefect keeps its database and the results of tasks."""
+    return _home(prefect_choices())
+
+
+def _home(chosen: Mapping[str, str]) -> Path:
+    return Path(chosen.get("PREFECT_HOME") or "~/.prefect").expanduser()

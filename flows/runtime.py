@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from config import environment
 from config.logging_format import use_json
 from config.settings import Settings
-from tasks.errors import BookmillError, UsageError
+from tasks.errors import BookmillError, StorageError, UsageError
 
 LOGGERS = ("bookmill", "flows", "tasks", "validation", "deployments")
 
@@ -153,6 +153,7 @@ def api(settings: Settings, *, api_url: str | None = None) -> Iterator[Api]:
     """The API for the runs in this block: the server at `api_url` or of the user's choice, else a private one that ends with the block.
 
     A private one starts in the background (6 s, the first time 15 s: measured on two cores): import the flows first, then call `ready()`.
+    Raises StorageError when there is no place for it.
     """
     url = prepare(settings, api_url=api_url)
     if url is not None or "prefect" in sys.modules:
@@ -185,7 +186,22 @@ def end_at_once() -> None:
         engine._send_heartbeats = functools.partial(beating, join_on_exit=False)
 
 
+def _check_home() -> None:
+    """Raise StorageError where Prefect cannot write: its own errors are tracebacks of another process that do not name the variable."""
+    home = environment.prefect_home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home) as file:
+            file.write(bytes(4_096))
+    except OSError as fault:
+        raise StorageError(
+            f"Cannot write in {home}, the folder of Prefect for its database and results: {fault.strerror}. "
+            "Free space or change its permissions, or set PREFECT_HOME to a folder that can be written."
+        ) from fault
+
+
 def _start(settings: Settings) -> Api:
+    _check_home()
     with socket.socket() as bound:
         # Bound here, so that the URL is known at once and no other process can take the port; it refuses connections until the server listens.
         bound.bind(("127.0.0.1", 0))

@@ -11,7 +11,7 @@ BookmillError
 |-- BookError             an event that the book cannot apply (only with on_book_error="fail")
 |-- BookBroken            a rebuilt book contradicts itself: a fault of the program, nothing is published
 |-- GateBlocked           an expectation with consequence "block" failed
-|-- StorageError          the lake cannot be written or read (full, read-only, permission)
+|-- StorageError          the lake, or Prefect's folder, cannot be written or read (full, read-only, permission)
 `-- LakeConflict          two sources cover the same span of the same partition
 
 `transient` tells a retry policy whether trying again can help: a busy disk yes, a corrupt file never.
@@ -86,7 +86,7 @@ class GateBlocked(BookmillError):
 
 
 class StorageError(BookmillError):
-    """The lake cannot be written or read. `transient` is set for faults that can pass."""
+    """The lake, or Prefect's folder, cannot be written or read. `transient` is set for faults that can pass."""
 
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)

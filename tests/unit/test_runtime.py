@@ -155,6 +155,18 @@ def test_a_configured_server_that_does_not_answer_is_named_at_once(tmp_path):
     assert f"BookmillError: No Prefect API answers at {url}. Start it with `prefect server start`" in started.err.read_text()
 
 
+@pytest.mark.parametrize("below", ["", "deep/er"])
+def test_a_home_of_prefect_that_cannot_be_written_is_named_with_the_variable_that_sets_it(tmp_path, below):
+    (tmp_path / "file").write_text("no folder")
+    home = tmp_path / "file" / below
+    started = Started(tmp_path, RUN, "numbers", home=home)
+    started.end()
+    told = started.err.read_text().strip().splitlines()[-1]
+    assert told.startswith(f"tasks.errors.StorageError: Cannot write in {home}, the folder of Prefect"), told
+    assert "set PREFECT_HOME to a folder that can be written" in told
+    assert "private Prefect API ended" not in started.err.read_text()
+
+
 def test_a_private_run_is_recorded_whole_is_quiet_and_leaves_no_server(tmp_path, home):
     started = Started(tmp_path, RUN, "numbers", home=home)
     total, private, url = json.loads(started.end())
