@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 # Raised whenever the bytes of any output change for the same input and recipe; it is part of every output's stamp.
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 
 UNDEF_PRICE = np.iinfo(np.int64).max  # price not set: 2^63-1, as in DBN
 PRICE_SCALE = 1_000_000_000  # price units in one currency unit
