@@ -65,6 +65,10 @@ def _print(result: Transfer, store: str, verb: str) -> int:
         print(f"kept: {name} differs from the store's; --replace takes that one", file=sys.stderr)
     for name in sorted(result.unsettled)[:_SHOWN]:
         print(f"still changing: {name}; start again when the run or the push that writes it has ended", file=sys.stderr)
+    for why in result.without[:_SHOWN]:
+        print(f"without: {why}", file=sys.stderr)
+    if result.closings:
+        print(f"{len(result.closings):,} closing books of days before --start belong to it: its first days go on from them", file=sys.stderr)
     others = {"kept": result.kept, "not taken": result.bad, "still changing": result.unsettled}
     more = "".join(f", {len(names):,} {what}" for what, names in others.items() if names)
     moved = f"{len(result.moved):,} files {verb} ({result.nbytes / 1e6:,.1f} MB)"

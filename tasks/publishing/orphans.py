@@ -220,6 +220,8 @@ def _roots(stock: Stock, file: LakeFile) -> tuple[str, ...]:
         return ("events", "depth-bbo", "depth-trades")
     if file.layer == "cbbo":
         return ("bbo",)
+    if file.layer == "closing_book" and file.partition and len(stock.partitions[file.partition]) == 1:
+        return ()  # a pull brings it alone, for the days after it
     return ("depth-bbo",) if file.layer.startswith(("depth-", "mid-")) or file.layer == "exports" else ("events",)
 
 

@@ -14,19 +14,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import StorageError
 from tasks.publishing.store import BadObject, Blob, Missing, Moved, Store
+from tasks.publishing.store_carry import LAYER as CLOSING
+from tasks.publishing.store_carry import closings_before
 from tasks.publishing.store_files import DONE, Identity, Selection, belongs, files_of, in_reading_order, rank, steps
 
 # At a time. Each holds two parts of 16 MiB, and the library under it copies of them: 310 MB in a push of four large files, 70 MB in a pull.
 TRANSFERS = 4
 LOOKS = 5
 _TELL_EVERY_S = 10.0
+_ACCOUNT = ["dataset", "date", "symbol", "publisher_id", "path", "rows_in"]
 
 
 class TransferStopped(StorageError):
@@ -40,13 +43,16 @@ class TransferStopped(StorageError):
 @dataclass
 class Transfer:
     """What came of a push or pull. moved, same, kept: names transferred, there already with the same content, and (pull) left as the lake has them
-    although the store's differ; bad: name -> why it was not taken; nbytes: bytes moved; unsettled: files that kept changing."""
+    although the store's differ; bad: name -> why it was not taken; nbytes: bytes moved; unsettled: files that kept changing; closings: (pull) closing
+    books of days before the start that belong to it; without: why others do not."""
 
     moved: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     bad: dict[str, str] = field(default_factory=dict)
     unsettled: list[str] = field(default_factory=list)
+    closings: list[str] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
     nbytes: int = 0
     seconds: float = 0.0
 
@@ -94,7 +100,8 @@ def push(lake: Path, store: Store, tell: _Tell = lambda text: None) -> Transfer:
 def pull(lake: Path, store: Store, wanted: Selection, *, replace: bool = False, tell: _Tell = lambda text: None) -> Transfer:
     """Fetch from the store what the lake lacks of the selection. replace: also where the lake has another content; else that is kept.
 
-    Of sources and their quarantine, a selection of partitions takes those of which it holds every partition. Raises StorageError (TransferStopped).
+    Of sources and their quarantine, a selection of partitions takes those of which it holds every partition. With a start come the closing books of
+    days before it that its first days go on from. Raises StorageError (TransferStopped).
     """
     store.check()
     blobs: dict[str, Blob] = {}
@@ -127,7 +134,7 @@ def pull(lake: Path, store: Store, wanted: Selection, *, replace: bool = False, 
 
     result, start = Transfer(), time.perf_counter()
     for _ in range(LOOKS):
-        blobs = _selected(store, wanted)
+        blobs = _selected(store, wanted, result)
         waiting = _work(steps(name for name, blob in blobs.items() if fetched.get(name) != blob.version), fetch, result, tell)
         if not waiting:
             break
@@ -135,24 +142,42 @@ def pull(lake: Path, store: Store, wanted: Selection, *, replace: bool = False, 
     return result
 
 
-def _selected(store: Store, wanted: Selection) -> dict[str, Blob]:
-    """The objects of the selection, listed in reading order."""
-    layers = [layer for layer in in_reading_order(store.layers()) if wanted.wants_layer(layer)]
-    found = {n: b for layer in layers for n, b in store.listing(layer).items() if belongs(n) and wanted.wants(n)}
+def _selected(store: Store, wanted: Selection, result: Transfer) -> dict[str, Blob]:
+    """The objects of the selection, listed in reading order, and the closing books before it, which the result tells."""
+    carried = bool(wanted.start) and wanted.wants_layer(CLOSING)
+    needed = {"sources", "events", CLOSING} if carried else set()
+    layers = [layer for layer in in_reading_order(store.layers()) if wanted.wants_layer(layer) or layer in needed]
+    listed = {layer: {n: b for n, b in store.listing(layer).items() if belongs(n)} for layer in layers}
+    found = {n: b for blobs in listed.values() for n, b in blobs.items() if wanted.wants(n)}
     if not wanted.of_partitions:
         return found
-    accounts = {name for name in found if name.startswith("sources/") and _covers(store, wanted, name, found)}
+    told = {name: _account(store, name, blob) for name, blob in listed.get("sources", {}).items()}
+    if carried:
+        left_out = [((r["dataset"], r["symbol"], r["publisher_id"]), r["date"]) for rows in told.values() for r in rows or [] if _is_left_out(r)]
+        before, result.without = closings_before(store, wanted, listed.get(CLOSING, {}), listed.get("events", {}), left_out)
+        result.closings = sorted(before)
+        found |= before
+    accounts = {name for name in found if name.startswith("sources/") and _covers(wanted, told[name])}
     beside = {name for account in accounts for name in _beside(account)}
     return {n: b for n, b in found.items() if not n.startswith(("sources/", "quarantine/", "mends/")) or n in accounts or n in beside}
 
 
-def _covers(store: Store, wanted: Selection, name: str, found: dict[str, Blob]) -> bool:
-    """Whether all events of a source are in the selection, so that its account may say that they are there."""
+def _account(store: Store, name: str, blob: Blob) -> list[dict[str, Any]] | None:
+    """The rows of the account of a source, None where it cannot be read."""
     try:
-        paths = pq.read_table(io.BytesIO(store.content(name, found[name])), columns=["path"])["path"].to_pylist()
+        return pq.read_table(io.BytesIO(store.content(name, blob)), columns=_ACCOUNT).to_pylist()
     except (Missing, Moved, pa.ArrowException, OSError, KeyError):
-        return False
-    return all(wanted.wants(path) for path in paths if path)
+        return None
+
+
+def _is_left_out(row: dict[str, Any]) -> bool:
+    """Whether a source has rows of a partition and kept none of them."""
+    return bool(row["date"] and row["rows_in"] and not row["path"])
+
+
+def _covers(wanted: Selection, rows: list[dict[str, Any]] | None) -> bool:
+    """Whether all events of a source are in the selection, so that its account may say that they are there."""
+    return rows is not None and all(wanted.wants(row["path"]) for row in rows if row["path"])
 
 
 def _holds(store: Store, name: str, blob: Blob, file: BinaryIO) -> bool:

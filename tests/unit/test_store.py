@@ -21,9 +21,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from deployments import cli
+from flows.plan import plan_orders
 from tasks.errors import StorageError, UsageError
 from tasks.partitions import Partition, Stamp
 from tasks.publishing import store as store_module
+from tasks.publishing.cleaning import clean
+from tasks.publishing.doctor import examine
 from tasks.publishing.store import Store
 from tasks.publishing.store_checksum import PART_BYTES, Checksum
 from tasks.publishing.store_files import Selection, belongs, files_of, rank, steps
@@ -31,6 +34,7 @@ from tasks.publishing.store_sync import pull, push
 from tasks.schemas import SOURCES
 from tasks.storage import write_table
 from tests.object_store import KEY, SECRET, Narrow, access, s3_server
+from tests.unit.test_plan import DAYS, RECIPE, session, without_clear, work_on
 
 ROOT = Path(__file__).resolve().parents[2]
 DAY = Partition("GLBX.MDP3", "2025-10-22", "ES H4/x", 1, 17)
@@ -193,6 +197,81 @@ def test_a_part_of_a_lake_comes_with_the_accounts_it_can_stand_for(s3, lake, tmp
     wanted = {name for name in files_of(lake) if names(name)}
     assert wanted
     assert every_file(tmp_path / "back").keys() == wanted
+
+
+def test_a_part_comes_with_the_closing_book_that_its_first_day_goes_on_from(tmp_path, bookmill):
+    lake, back, place = tmp_path / "lake", tmp_path / "back", (tmp_path / "shared").as_uri()
+    sources = [session(tmp_path / "in" / f"ES-{day}.csv", day) for day in DAYS]
+    for source in sources:
+        work_on(lake, without_clear(source) if source is not sources[0] else source)
+    push(lake, Store(place))
+    code, output = bookmill("pull", place, "--lake", back, "--start", DAYS[1], "--end", DAYS[2])
+    assert (code, "1 closing books of days before --start belong to it" in output) == (0, True), output
+    whole = mirrored(back)
+    (closing,) = (name for name in whole if f"date={DAYS[0]}" in name)
+    assert closing.startswith("closing_book/")
+    # It stands for itself, what is there is done, and what is made again has the same bytes.
+    assert [finding for finding in examine(back, deep=True).findings if finding.wrong] == []
+    assert clean(back, dry_run=True, orphans=True)[0] == []
+    assert plan_orders([str(sources[1])], back, RECIPE).plan.counts().keys() == {"done"}
+    (bbo,) = back.glob("bbo/*/*/*/*.parquet")
+    bbo.unlink()
+    work_on(back, sources[1])
+    assert mirrored(back) == whole
+    # A machine that makes the next day has nothing of it yet.
+    pull(tmp_path / "next", Store(place), Selection(start="2025-10-25"))
+    assert [name.split("/")[:3:2] for name in every_file(tmp_path / "next")] == [["closing_book", f"date={DAYS[2]}"]]
+
+
+def closed(lake: Path, day: str, symbol: str = "ESZ5", number: int = 1, made_of: tuple[str, ...] = ("aa",), there: tuple[str, ...] = ("aa",)) -> str:
+    """Events and the closing book of a day. made_of: events that it was made from; there: those that the lake has."""
+    partition = Partition("D", day, symbol, 1, number)
+    for source in there:
+        put(lake, partition, "events", source)
+    name = partition.path("closing_book")
+    facts = {"events": [partition.path("events", source) for source in made_of]}
+    write_table(lake / name, pa.table({"price": np.arange(3)}), Stamp("inputs", "recipe"), facts)
+    return name
+
+
+def left_out(lake: Path, day: str, symbol: str = "ESZ5") -> None:
+    row = dict.fromkeys(SOURCES.names) | {
+        "dataset": "D", "date": day, "symbol": symbol, "publisher_id": 1, "instrument_id": 1, "path": "", "rows_in": 7, "rows_quarantined": 7,
+    }  # fmt: skip
+    write_table(lake / "sources/dataset=D/ff.parquet", pa.Table.from_pylist([row], schema=SOURCES), Stamp("s", "r"))
+
+
+@pytest.mark.parametrize(
+    ("make", "selection", "taken", "told"),
+    [
+        (lambda lake: [closed(lake, day) for day in ("2025-10-16", "2025-10-17", "2025-10-18")], {}, ["2025-10-18"], ""),
+        (lambda lake: closed(lake, "2025-10-17"), {}, ["2025-10-17"], ""),
+        (lambda lake: closed(lake, "2025-10-16"), {}, [], ""),  # more than a weekend and a holiday ago
+        (lambda lake: [closed(lake, "2025-10-21", there=()), closed(lake, "2025-10-20")], {}, ["2025-10-21"], ""),
+        (lambda lake: [closed(lake, "2025-10-21"), closed(lake, "2025-10-21", "NQZ5")], {"symbols": ("NQZ5",)}, ["2025-10-21"], ""),
+        # Two instruments of one name, each by itself.
+        (lambda lake: [closed(lake, "2025-10-20"), closed(lake, "2025-10-21", number=2)], {}, ["2025-10-20", "2025-10-21"], ""),
+        (lambda lake: closed(lake, "2025-10-21"), {"layers": ("events", "bbo")}, [], ""),
+        (lambda lake: closed(lake, "2025-10-21"), {"start": "", "end": "2025-10-21"}, [], ""),
+        (
+            lambda lake: [closed(lake, "2025-10-20"), put(lake, Partition("D", "2025-10-21", "ESZ5", 1, 1), "events", "aa")], {}, [],
+            "D ESZ5 2025-10-21 p1-1 has events and no closing book",
+        ),
+        (lambda lake: closed(lake, "2025-10-21", there=("aa", "bb")), {}, [], "was not made from all events of its day"),
+        (lambda lake: [closed(lake, "2025-10-20"), left_out(lake, "2025-10-21")], {}, [], "rows of 2025-10-21 that were all left out"),
+        (lambda lake: [closed(lake, "2025-10-21"), left_out(lake, "2025-10-20")], {}, ["2025-10-21"], ""),
+        (lambda lake: [closed(lake, "2025-10-20"), left_out(lake, "2025-10-21", "NQZ5")], {}, ["2025-10-20"], ""),
+    ],
+)  # fmt: skip
+def test_a_closing_book_comes_where_the_first_day_may_go_on_from_it_and_else_it_is_told_why_not(make, selection, taken, told, tmp_path):
+    lake, back, place = tmp_path / "lake", tmp_path / "back", Store((tmp_path / "shared").as_uri())
+    make(lake)
+    push(lake, place)
+    result = pull(back, place, Selection(**({"start": "2025-10-22"} | selection)))
+    assert [re.findall(r"date=([^/]*)", name)[0] for name in result.closings] == taken
+    if "end" not in selection:
+        assert [name for name in result.moved if not name.startswith("sources/")] == result.closings
+    assert [told in why for why in result.without] == ([True] if told else []), result.without
 
 
 def test_what_says_done_goes_after_what_it_speaks_of(s3, lake, monkeypatch):
