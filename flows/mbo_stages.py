@@ -93,6 +93,11 @@ class MboRun(ProofStages, BookRun[BookJob]):
             self._tell_lost(decoded, new=not then.skipped)
             for part in decoded.parts:
                 parts[part.partition].append(part)
+        for decoded in self.decoded:
+            for partition, rows in decoded.lost:
+                if partition in parts:  # of other sources, whose events do not tell where these rows stood
+                    told = "%s: its book is made without the rows of %s (%d), all of which were set aside; from where they stood on it can be wrong"
+                    self.log.warning(told, partition, decoded.source.name, rows)
         limited = self.recipe.filter.start_ns is not None or self.recipe.filter.end_ns is not None or self.recipe.filter.hours is not None
         jobs = []
         for partition in sorted(parts):

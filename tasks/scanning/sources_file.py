@@ -46,7 +46,7 @@ class EventPart:
 @dataclass(frozen=True)
 class Decoded:
     """What the lake holds of a source: rows_in = rows_out + rows_filtered + rows_quarantined; quarantine: path relative to the lake or "";
-    skipped: it was there already.
+    skipped: it was there already; lost: partitions of which rows were set aside and none kept, with how many.
     """
 
     source: SourceFile
@@ -57,6 +57,7 @@ class Decoded:
     rows_quarantined: int
     quarantine: str
     skipped: bool = False
+    lost: tuple[tuple[Partition, int], ...] = ()
 
 
 def events_stamp(source: SourceFile, recipe: MboRecipe) -> Stamp:
@@ -172,7 +173,8 @@ def describe(source: SourceFile, rows: list[dict[str, Any]], facts: dict[str, An
     parts = tuple(EventPart(partition_of(row), row["path"], row["rows_out"], row["first_ts"], row["last_ts"]) for row in mine if row["path"])
     rows_in, rows_out = sum(row["rows_in"] for row in rows), sum(row["rows_out"] for row in mine)
     bad = sum(row["rows_quarantined"] for row in mine) + sum(n for symbol, publisher, n in facts["homeless"] if wants(wanted, symbol, publisher))
-    return Decoded(source, parts, rows_in, rows_out, rows_in - rows_out - bad, bad, facts["quarantine"] if bad else "", skipped)
+    lost = tuple((partition_of(row), row["rows_quarantined"]) for row in mine if row["rows_quarantined"] and not row["path"])
+    return Decoded(source, parts, rows_in, rows_out, rows_in - rows_out - bad, bad, facts["quarantine"] if bad else "", skipped, lost)
 
 
 def is_decoded(source: SourceFile, lake: Path, recipe: MboRecipe, *, salvage: bool = False) -> Decoded | None:

@@ -113,3 +113,14 @@ def test_a_book_of_noon_is_no_truth_of_the_next_days_opening_snapshot(run, tmp_p
         run([opening], RECIPE, ["two"])
         (book,) = lake.glob("bbo/*/date=2025-10-23/*/*.parquet")
         assert (day_before(lake, Partition.of_path(book.relative_to(lake))) is not None) == truth
+
+
+@pytest.mark.parametrize("other", ["a row set aside", "a good row"])
+def test_a_book_made_without_a_source_of_its_day_of_which_no_row_was_kept_is_told_at_each_run(run, tmp_path, caplog, other):
+    middle = LONE_BAD if other == "a row set aside" else [row(34, "A", "B", "97", 5, 9)]
+    for _ in range(2):
+        caplog.clear()
+        run([ONE, SECOND_MORNING, middle, SECOND_EVENING], RECIPE, ["one", "morning", "middle", "evening"])
+        told = [r.getMessage() for r in caplog.records if "is made without" in r.getMessage()]
+        assert len(told) == (other == "a row set aside")
+        assert all("without the rows of middle.csv (1)" in text and "2025-10-23" in text for text in told)
