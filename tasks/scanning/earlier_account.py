@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.partitions import EventFilter, MboRecipe, SourceFile
-from tasks.scanning.sources_file import Wanted, covers, read_account, row_stands, wanted_of, wants
+from tasks.scanning.sources_file import Wanted, covers, quarantine_stands, read_account, row_stands, wanted_of, wants
 from tasks.schemas import QUARANTINE
 
 
 @dataclass(frozen=True)
 class Kept:
     """rows: of SOURCES, of partitions that stay; quarantine: rows of schema QUARANTINE that stay with them, and those of no partition of the same
-    symbols; facts: wanted (filters for which the account stays complete), homeless, truth and rewritten, as far as they stay."""
+    symbols. wanted (filters for which the account stays complete), homeless, truth, rewritten: facts of the account, as far as they stay."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     quarantine: pa.Table = field(default_factory=QUARANTINE.empty_table)
@@ -61,10 +61,11 @@ def _union(chosen: Iterable[Sequence[Any]]) -> tuple[Any, ...]:
 
 
 def kept_of(source: SourceFile, lake: Path, recipe: MboRecipe, *, truncated: bool) -> Kept:
-    """What stays of the account of `source` beside a decode with `recipe` (see `with_publishers`). truncated: whether it was salvaged; an account of
+    """What stays of the account of `source` beside a decode with `recipe` (as `widened` gives it). truncated: whether it was salvaged; an account of
     a whole source does not stay beside one that breaks off. Callers hold `sources_lock`.
 
-    Of a symbol of which one file is not as the account says, nothing stays: its quarantined rows cannot be told apart by partition.
+    Of a symbol of which one file is not as the account says, nothing stays: its quarantined rows cannot be told apart by partition. Nor of all
+    where the quarantine is not: a gate or decode was killed before it wrote the account.
     """
     account, mine = read_account(source, lake, recipe), wanted_of(recipe.filter)
     if account is None or ("truncated" in account[1]) != truncated:
@@ -72,9 +73,9 @@ def kept_of(source: SourceFile, lake: Path, recipe: MboRecipe, *, truncated: boo
     rows, facts = account
     outside = [row for row in rows if row["date"] and not wants(mine, row["symbol"], row["publisher_id"])]
     lost = {row["symbol"] for row in outside if not row_stands(source, lake, recipe, row, facts)}
-    path = lake / facts["quarantine"] if facts["quarantine"] else None
-    if path is not None and not path.exists():
+    if not quarantine_stands(source, lake, recipe, facts):
         return Kept()
+    path = lake / facts["quarantine"] if facts["quarantine"] else None
     kept = [row for row in outside if row["symbol"] not in lost]
     paths = {row["path"] for row in kept if row["path"]}
     return Kept(

@@ -192,7 +192,7 @@ def is_decoded(source: SourceFile, lake: Path, recipe: MboRecipe, *, salvage: bo
         return None
     if any(wants(wanted, row["symbol"], row["publisher_id"]) and not row_stands(source, lake, recipe, row, facts) for row in rows):
         return None
-    if facts["quarantine"] and not _stands(lake / facts["quarantine"], decode_stamp(source, recipe), facts["quarantine_rows"]):
+    if not quarantine_stands(source, lake, recipe, facts):
         return None
     return describe(source, rows, facts, wanted, skipped=True)
 
@@ -204,6 +204,11 @@ def read_account(source: SourceFile, lake: Path, recipe: MboRecipe) -> tuple[lis
         return None
     rows, _, facts = read_sources(path)
     return (rows, facts) if "wanted" in facts else None
+
+
+def quarantine_stands(source: SourceFile, lake: Path, recipe: MboRecipe, facts: dict[str, Any]) -> bool:
+    """Whether the quarantine is there with as many rows as the account with these facts counts; of one without, it is."""
+    return not facts["quarantine"] or _stands(lake / facts["quarantine"], decode_stamp(source, recipe), facts["quarantine_rows"])
 
 
 def row_stands(source: SourceFile, lake: Path, recipe: MboRecipe, row: dict[str, Any], facts: dict[str, Any]) -> bool:

@@ -261,6 +261,22 @@ def test_runs_that_want_different_symbols_of_one_source_do_not_take_from_each_ot
         assert not now - quarantined(folder / "all", every.quarantine)
 
 
+def test_a_quarantine_that_a_killed_decode_left_ahead_of_its_account_is_not_taken_over(tmp_path):
+    source, lake = source_at(tmp_path), tmp_path / "lake"
+    feed = [a_row(k, symbol=symbol, size=int(k != 4)) for k in range(6) for symbol in ("ES", "NQ", "YM")]
+    es, nq, ym = (MboRecipe(filter=EventFilter(symbols=(name,))) for name in ("ES", "NQ", "YM"))
+    decode(source, lake, es, reader=MemoryReader(feed))
+    account = lake / sources_path(source.dataset, source.short)
+    before = account.read_bytes()
+    decode(source, lake, nq, reader=MemoryReader(feed))
+    account.write_bytes(before)  # killed after the quarantine had its name, and before the account had
+    for recipe, rows in ((ym, 1), (es, 2), (nq, 3)):
+        decode(source, lake, recipe, reader=MemoryReader(feed))
+        listed, facts = account_of(lake, source)
+        assert quarantined(lake, facts["quarantine"]).total() == facts["quarantine_rows"] == sum(row["rows_quarantined"] for row in listed) == rows
+    assert all(is_decoded(source, lake, recipe) for recipe in (es, nq, ym))
+
+
 def test_what_a_gate_took_out_stays_out_when_other_symbols_are_decoded_and_a_part_of_what_is_there_is_not_decoded_again(tmp_path):
     source, lake = source_at(tmp_path), tmp_path / "lake"
     feed = [a_row(k, symbol=symbol, size=int(k != 4)) for k in range(6) for symbol in ("ES", "NQ", "YM")]
